@@ -1,0 +1,40 @@
+#include "cli/options.h"
+
+#include <c10/core/GradMode.h>
+
+#include <cstdio>
+
+#include "base/error.h"
+
+#ifdef ORYX_CUDA
+#include <ATen/Context.h>
+#endif
+
+namespace oryx::cli {
+
+at::Device Common::torch_device() const {
+  if (device == "cpu") return at::kCPU;
+#ifdef ORYX_CUDA
+  require(at::globalContext().hasCUDA(), "--device cuda: no usable GPU was found; use --device cpu");
+  return {at::kCUDA, 0};
+#else
+  input_error("--device cuda: this build has no CUDA; build with 'cmake --preset cuda', or use --device cpu");
+#endif
+}
+
+LanguageModel Common::load_model(const std::string& directory) const {
+  LanguageModel model = LanguageModel::load(directory, torch_device());
+  model.set_compute_type(torch_type(), /*convert_weights=*/true);
+  return model;
+}
+
+ScheduleSpec Common::schedule(const std::string& text, const LanguageModel& model) {
+  if (!text.empty()) return ScheduleSpec::parse(text);
+  return ScheduleSpec::parse(mode_name(model.config().has(Mode::attention) ? Mode::attention : Mode::recurrent));
+}
+
+void Common::print(const Json& json) {
+  std::printf("%s\n", json.dump().c_str());
+}
+
+}  // namespace oryx::cli

@@ -1,0 +1,149 @@
+#include "data/corpus.h"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "data/text_file.h"
+
+namespace oryx {
+
+std::vector<std::vector<int32_t>> tokenize_file(const std::filesystem::path& file, const Tokenizer& tokenizer) {
+  const std::string text = read_utf8_file(file);
+  const auto documents = split_documents(text);
+  require(!documents.empty(), "{}: no text in it", file.string());
+  std::vector<std::vector<int32_t>> ids(documents.size());
+  std::atomic<size_t> next{0};
+  std::exception_ptr failure;
+  std::mutex mutex;
+  const auto work = [&] {
+    try {
+      for (size_t i; (i = next++) < documents.size();) {
+        ids[i] = tokenizer.encode(documents[i]);
+        ids[i].push_back(tokenizer.eos_id());
+      }
+    } catch (...) {
+      next = documents.size();
+      const std::lock_guard lock(mutex);
+      failure = std::current_exception();
+    }
+  };
+  const size_t threads = std::min<size_t>(std::max(1u, std::thread::hardware_concurrency()), documents.size());
+  {
+    std::vector<std::jthread> pool;
+    for (size_t i = 1; i < threads; ++i) pool.emplace_back(work);
+    work();
+  }
+  if (failure) std::rethrow_exception(failure);
+  return ids;
+}
+
+int64_t write_token_shards(const std::filesystem::path& directory, const std::vector<std::filesystem::path>& files,
+                           const Tokenizer& tokenizer, int64_t shard_tokens) {
+  require(!files.empty(), "no text to tokenize: name at least one file");
+  require(shard_tokens > 0, "shard_tokens must be positive, not {}", shard_tokens);
+  const TokenShardHeader header{tokenizer.vocab_size(), tokenizer.eos_id(), tokenizer.hash()};
+  StagedDirectory staged(directory);
+  std::vector<int32_t> shard;
+  int64_t shards = 0, total = 0;
+  const auto flush = [&] {
+    if (shard.empty()) return;
+    write_token_shard(staged.path() / fmt::format("{:05}{}", shards++, kShardExtension), header, shard);
+    total += static_cast<int64_t>(shard.size());
+    shard.clear();
+  };
+  for (const std::filesystem::path& file : files) {
+    for (const std::vector<int32_t>& document : tokenize_file(file, tokenizer)) {
+      shard.insert(shard.end(), document.begin(), document.end());
+      if (static_cast<int64_t>(shard.size()) >= shard_tokens) flush();
+    }
+  }
+  flush();
+  FileWriter model(staged.path() / "tokenizer.model");
+  model.write(tokenizer.bytes());
+  model.close();
+  staged.commit();
+  return total;
+}
+
+std::vector<std::filesystem::path> list_token_shards(const std::filesystem::path& directory) {
+  std::error_code error;
+  std::vector<std::filesystem::path> paths;
+  for (std::filesystem::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().extension() == kShardExtension) paths.push_back(it->path());
+  }
+  require(!error, "cannot read the shard directory {}: {}", directory.string(), error.message());
+  require(!paths.empty(), "{} holds no token shards (*{})", directory.string(), kShardExtension);
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+TokenCorpus TokenCorpus::from_text(const std::vector<std::filesystem::path>& files, const Tokenizer& tokenizer) {
+  require(!files.empty(), "no text to read: name at least one file");
+  TokenCorpus corpus(tokenizer.vocab_size());
+  for (const auto& file : files) corpus.add(tokenize_file(file, tokenizer), tokenizer.eos_id());
+  return corpus;
+}
+
+TokenCorpus TokenCorpus::from_shards(const std::vector<std::filesystem::path>& directories,
+                                     const Tokenizer& tokenizer) {
+  require(!directories.empty(), "no token shards to read: name at least one directory");
+  TokenCorpus corpus(tokenizer.vocab_size());
+  for (const auto& directory : directories) {
+    for (const auto& path : list_token_shards(directory)) {
+      const auto shard = std::make_shared<const TokenShard>(path);
+      const TokenShardHeader& header = shard->header();
+      require(header.tokenizer_hash == tokenizer.hash() && header.vocab_size == tokenizer.vocab_size() &&
+                  header.eos_id == tokenizer.eos_id(),
+              "{}: made by another tokenizer (hash {:016x}, vocabulary {}) than the one in use ({:016x}, {})",
+              path.string(), header.tokenizer_hash, header.vocab_size, tokenizer.hash(), tokenizer.vocab_size());
+      corpus.add(shard->tokens(), shard, header.eos_id);
+    }
+  }
+  require(!corpus.documents_.empty(), "the token shards hold no document of at least one token");
+  return corpus;
+}
+
+TokenCorpus TokenCorpus::from_documents(const std::vector<std::vector<int32_t>>& documents, int64_t vocab_size,
+                                        int32_t eos_id) {
+  TokenCorpus corpus(vocab_size);
+  corpus.add(documents, eos_id);
+  require(!corpus.documents_.empty(), "no document of at least one token");
+  return corpus;
+}
+
+void TokenCorpus::add(const std::vector<std::vector<int32_t>>& documents, int32_t eos_id) {
+  std::vector<int32_t> tokens;
+  for (const auto& document : documents) tokens.insert(tokens.end(), document.begin(), document.end());
+  const auto packed = std::make_shared<const std::vector<std::byte>>(pack_tokens(tokens, vocab_size_));
+  add({packed->data(), token_width(vocab_size_), static_cast<int64_t>(tokens.size())}, packed, eos_id);
+}
+
+void TokenCorpus::add(TokenSpan tokens, std::shared_ptr<const void> owner, int32_t eos_id) {
+  int64_t begin = 0;
+  for (int64_t i = 0; i < tokens.count; ++i) {
+    if (tokens[i] != eos_id && i + 1 < tokens.count) continue;
+    const int64_t length = i + 1 - begin;
+    if (length >= 2) {
+      documents_.push_back({size_ + begin, length});
+      inputs_ += length - 1;
+    }
+    begin = i + 1;
+  }
+  segments_.push_back({size_, tokens, std::move(owner)});
+  size_ += tokens.count;
+}
+
+void TokenCorpus::copy(int64_t begin, int64_t n, int64_t* out) const {
+  const auto after = std::upper_bound(segments_.begin(), segments_.end(), begin,
+                                      [](int64_t at, const Segment& segment) { return at < segment.begin; });
+  const Segment& segment = *std::prev(after);
+  segment.tokens.copy(begin - segment.begin, n, out);
+}
+
+}  // namespace oryx

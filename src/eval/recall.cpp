@@ -1,0 +1,57 @@
+#include "eval/recall.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/progress.h"
+
+namespace oryx {
+
+Json RecallResult::to_json() const {
+  return {
+      {"accuracy", accuracy}, {"examples", examples}, {"queries", queries}, {"attention_fraction", attention_fraction}};
+}
+
+RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const ScheduleSpec& schedule,
+                             int64_t examples, uint64_t seed) {
+  require(examples >= 1, "the number of examples must be at least 1, but is {}", examples);
+  require(task.vocab <= model.config().vocab_size, "the task's vocabulary of {} is larger than the model's {}",
+          task.vocab, model.config().vocab_size);
+  c10::NoGradGuard no_grad;
+  const MixerSchedule bound = schedule.resolve(task.length, model.config());
+  const int64_t layers = model.config().num_hidden_layers;
+  const RecallSource source(task, std::max<int64_t>(task.length, 8192), seed);
+  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
+  RecallResult result;
+  result.attention_fraction = bound.attention_fraction(layers);
+  Progress progress("recall, " + schedule.text(), examples);
+  int64_t right = 0;
+  for (int64_t step = 0; result.examples < examples; ++step) {
+    std::vector<int64_t> tokens, rows, values;
+    std::vector<SequenceSpec> sequences;
+    for (int64_t s = 0; s < source.sequences() && result.examples < examples; ++s, ++result.examples) {
+      const RecallExample example = source.example(step, s);
+      for (int64_t q : example.queries) {
+        rows.push_back(static_cast<int64_t>(tokens.size()) + q);
+        values.push_back(example.targets[q]);
+      }
+      tokens.insert(tokens.end(), example.tokens.begin(), example.tokens.end());
+      sequences.push_back({bound});
+    }
+    const at::Tensor hidden = model.hidden(longs(tokens), {std::move(sequences), layers, model.device()});
+    const at::Tensor guess = model.logits(hidden.index_select(0, longs(rows))).argmax(-1);
+    right += (guess == longs(values)).sum().item<int64_t>();
+    result.queries += static_cast<int64_t>(rows.size());
+    progress.update(result.examples);
+  }
+  progress.finish();
+  result.accuracy = static_cast<double>(right) / static_cast<double>(result.queries);
+  return result;
+}
+
+}  // namespace oryx

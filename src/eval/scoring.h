@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/language_model.h"
+#include "model/schedule.h"
+
+namespace oryx {
+
+// One sequence to be scored: tokens[i] is predicted from tokens[0, i) for i >= first_scored (at least 1). The last
+// token is not read, so `schedule` is of tokens.size() - 1 tokens.
+struct ScoringRequest {
+  std::vector<int64_t> tokens;
+  MixerSchedule schedule;
+  int64_t first_scored = 1;
+};
+
+struct ScoringResult {
+  std::vector<double> logprobs;  // natural, of tokens[first_scored ..)
+  bool greedy = true;            // each of them was the most probable
+};
+
+// Scores sequences in packed batches of about `batch_tokens`. Results in the order of the requests.
+std::vector<ScoringResult> score_sequences(const LanguageModel& model, const std::vector<ScoringRequest>& requests,
+                                           int64_t batch_tokens = 8192);
+
+}  // namespace oryx

@@ -1,0 +1,65 @@
+#include "generate/engine.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/cumsum.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/random.h"
+
+namespace oryx {
+
+Generator::Generator(const LanguageModel& model, const std::vector<int64_t>& prompt, MixerSchedule schedule,
+                     SamplingOptions options)
+    : model_(model),
+      schedule_(std::move(schedule)),
+      options_(options),
+      cache_(model.make_cache(Cache::Options{.keep_inputs = false})) {
+  require(!prompt.empty(), "the prompt is empty: give at least one token");
+  require(options.temperature >= 0, "the temperature must be at least 0, but is {}", options.temperature);
+  feed(prompt);
+}
+
+void Generator::feed(const std::vector<int64_t>& tokens) {
+  c10::NoGradGuard no_grad;
+  const int64_t begin = cache_.length(), end = begin + static_cast<int64_t>(tokens.size());
+  require(end <= schedule_.length(), "the schedule covers {} tokens, but token {} is to be read", schedule_.length(),
+          end);
+  const SequenceLayout layout({{schedule_.slice(begin, end), begin}}, model_.config().num_hidden_layers,
+                              model_.device());
+  Cache* cache = &cache_;
+  const at::Tensor hidden = model_.hidden(at::tensor(tokens, at::kLong).to(model_.device()), layout, {&cache, 1});
+  logits_ = model_.logits(hidden.select(0, hidden.size(0) - 1));
+  drop_what_is_over();
+}
+
+void Generator::drop_what_is_over() {
+  if (cache_.length() >= schedule_.length()) return;
+  const MixerSchedule rest = schedule_.slice(cache_.length(), schedule_.length());
+  if (cache_.has_kv() && !rest.uses(Mode::attention)) cache_.drop_kv();
+  if (cache_.has_state() && !rest.uses(Mode::recurrent)) cache_.drop_state();
+}
+
+int64_t Generator::choose(const at::Tensor& logits) const {
+  if (options_.temperature == 0) return logits.argmax().item<int64_t>();
+  const at::Tensor sums = at::softmax(logits.to(at::kDouble) / options_.temperature, 0).cumsum(0).cpu();
+  const double* p = sums.const_data_ptr<double>();
+  const int64_t n = sums.numel();
+  const double x = Random{options_.seed, static_cast<uint64_t>(cache_.length())}.uniform() * p[n - 1];
+  return std::min<int64_t>(std::upper_bound(p, p + n, x) - p, n - 1);
+}
+
+GeneratedToken Generator::next() {
+  if (pending_) feed({*pending_});
+  const int64_t id = choose(logits_), position = cache_.length();
+  pending_ = id;
+  return {id, position, schedule_.at(position - 1, 0), at::log_softmax(logits_, 0)[id].item<double>()};
+}
+
+}  // namespace oryx

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+#include <string>
+
+#include "model/cache.h"
+#include "model/layout.h"
+
+namespace oryx {
+
+class LanguageModel;
+
+// One layer of the decoder: x += mixer(rms_norm(x)); x += swiglu(rms_norm(x)).
+class Block {
+ public:
+  Block(const LanguageModel& model, int64_t layer);
+  // x [N, D], the residual stream. Stages what the new tokens write into the caches, if any.
+  at::Tensor forward(const at::Tensor& x, const SequenceLayout& layout, std::span<Cache* const> caches) const;
+
+ private:
+  struct Written {          // what both mixers read, for all tokens
+    at::Tensor k, v, g, w;  // [N, Hkv, .]
+    at::Tensor k_input, v_input, k_tail, v_tail;
+  };
+  at::Tensor weight(const std::string& name) const;     // in the compute type
+  at::Tensor parameter(const std::string& name) const;  // as stored
+  at::Tensor project(const at::Tensor& h, const std::string& name, int64_t heads) const;
+  Written write(const at::Tensor& h, const SequenceLayout& layout, std::span<Cache* const> caches) const;
+  at::Tensor attention(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
+                       std::span<Cache* const> caches) const;
+  at::Tensor recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
+                       std::span<Cache* const> caches, at::Tensor& final_state) const;
+  void stage(const Written& written, const at::Tensor& final_state, const SequenceLayout& layout,
+             std::span<Cache* const> caches) const;
+
+  const LanguageModel& model_;
+  const ModelConfig& config_;
+  int64_t layer_;
+  std::string prefix_;
+};
+
+}  // namespace oryx

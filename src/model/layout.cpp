@@ -1,0 +1,74 @@
+#include "model/layout.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
+
+#include <set>
+
+#include "base/error.h"
+
+namespace oryx {
+
+static at::Tensor int32s(const std::vector<int64_t>& values, at::Device device) {
+  return at::tensor(std::vector<int32_t>(values.begin(), values.end()), at::kInt).to(device);
+}
+
+SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_layers, at::Device device)
+    : sequences_(std::move(sequences)) {
+  require(!sequences_.empty(), "a batch needs at least one sequence");
+  std::vector<at::Tensor> positions, key_positions;
+  std::set<int64_t> own;
+  for (const auto& s : sequences_) {
+    const int64_t end = s.offset + s.schedule.length();
+    begins_.push_back(begins_.back() + s.schedule.length());
+    key_begins_.push_back(key_begins_.back() + end);
+    require(key_begins_.back() <= INT32_MAX, "a batch holds at most {} tokens, cached ones included", INT32_MAX);
+    positions.push_back(at::arange(s.offset, end, at::kLong));
+    key_positions.push_back(at::arange(0, end, at::kLong));
+    continues_ |= s.offset > 0;
+    for (const auto& [layer, spans] : s.schedule.layers()) {
+      require(layer < num_layers, "the schedule names layer {}, but the model has {} layers (from 0)", layer,
+              num_layers);
+      own.insert(layer);
+    }
+  }
+  cu_seqlens_ = int32s(begins_, device);
+  key_cu_seqlens_ = int32s(key_begins_, device);
+  positions_ = at::cat(positions).to(device);
+  key_positions_ = at::cat(key_positions).to(device);
+  reads_.push_back(make_reads(-1, device));
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    if (own.count(layer)) reads_.push_back(make_reads(layer, device));
+    reads_of_layer_.push_back(own.count(layer) ? reads_.size() - 1 : 0);
+  }
+}
+
+LayerReads SequenceLayout::make_reads(int64_t layer, at::Device device) const {
+  std::vector<int64_t> attention, recurrent, attention_keys, merge;
+  for (size_t b = 0; b < sequences_.size(); ++b) {
+    const auto& s = sequences_[b];
+    for (const Span& span : layer < 0 ? s.schedule.common() : s.schedule.spans(layer))
+      for (int64_t t = span.begin; t < span.end; ++t) {
+        auto& rows = span.mode == Mode::attention ? attention : recurrent;
+        // Recurrent rows stand behind attention's, whose number is known only at the end.
+        merge.push_back(span.mode == Mode::attention ? static_cast<int64_t>(rows.size())
+                                                     : ~static_cast<int64_t>(rows.size()));
+        rows.push_back(begins_[b] + t);
+        if (span.mode == Mode::attention) attention_keys.push_back(key_begins_[b] + s.offset + t);
+      }
+  }
+  LayerReads reads;
+  reads.attention_count = static_cast<int64_t>(attention.size());
+  reads.recurrent_count = static_cast<int64_t>(recurrent.size());
+  for (int64_t& row : merge)
+    if (row < 0) row = reads.attention_count + ~row;
+  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(device); };
+  if (reads.attention_count < num_tokens()) reads.attention = longs(attention);
+  if (reads.recurrent_count < num_tokens()) reads.recurrent = longs(recurrent);
+  if (reads.attention && reads.recurrent) reads.merge = longs(merge);
+  if (reads.attention_count < key_begins_.back()) reads.attention_keys = longs(attention_keys);
+  return reads;
+}
+
+}  // namespace oryx

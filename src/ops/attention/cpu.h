@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+
+#include "ops/common/isa.h"
+
+namespace oryx::ops {
+
+// Query rows are stacked: the H / Hkv heads that read one key/value head are rows of one matrix. Stacked row i of
+// sequence b and key/value head c is query row rows[b] + i / group, head c * group + i % group, with group = H / Hkv.
+inline constexpr int64_t kAttentionRows = 64;  // stacked rows of a block
+inline constexpr int64_t kAttentionKeys = 64;  // keys of a block
+
+struct AttentionArgs {
+  int64_t heads, kv_heads, key_dim, value_dim;
+  double scale;
+  const int64_t *tokens, *rows, *read;  // Packing: [B+1], [B+1], [R] or null
+  const void *q, *k, *v;                // storage type: [R, H, Kd], [N, Hkv, Kd], [N, Hkv, Vd]
+};
+
+// Forward work: stacked rows [begin, begin + count) against packed keys [key_begin, key_end). A sequence of few rows
+// has its keys cut into segments, whose results wait in `partial` to be merged; `partial` is then the unit's first row
+// there.
+struct AttentionUnit {
+  int64_t sequence, kv_head, begin, count, key_begin, key_end, partial;  // partial: -1 when the unit is not a segment
+};
+
+// The segments of one sequence and key/value head: `segments` blocks of `count` rows in `partial`, from row `first`.
+struct AttentionMerge {
+  int64_t sequence, kv_head, count, first, segments;
+};
+
+struct AttentionForward : AttentionArgs {
+  const AttentionUnit* units;
+  int64_t num_units;
+  const AttentionMerge* merges;
+  int64_t num_merges;
+  void* o;         // storage type [R, H, Vd]
+  void* residual;  // storage type [R, H, Vd]: what rounding took from o; null where o is not rounded, or not wanted
+  // acc [R, H, 2]: the largest logit m, and log of the sum of exp(logit - m). The log-sum-exp is kept in two parts,
+  // since in one a logit of 1e4 would leave no digits for its fraction, and the backward pass takes the exp of it.
+  void* lse;
+  void* partial;  // acc [partial rows, Vd + 2]: unnormalised output, maximum, sum
+};
+
+// Backward work: the block of keys [key_begin, key_end), number `index` of its sequence. Units are listed so that the
+// blocks of one sequence and head come in order; `turns` is the first of its row blocks' counters.
+struct AttentionKeyBlock {
+  int64_t sequence, kv_head, key_begin, key_end, index, turns;
+};
+
+struct AttentionBackward : AttentionArgs {
+  const AttentionKeyBlock* units;
+  int64_t num_units;
+  int32_t* turns;           // zeros: how many key blocks have added to the gradient of a row block
+  const void *lse, *delta;  // acc [R, H, 2] and [R, H]; delta = sum over Vd of o * grad_o
+  const void* grad_o;       // storage type [R, H, Vd]
+  void* grad_q;             // acc [R, H, Kd], or null
+  void *grad_k, *grad_v;    // storage type, or null
+};
+
+ORYX_FOR_EACH_ISA(
+    // T is the storage type: float, double or Bf16.
+    template <typename T> void attention_forward(const AttentionForward& args);
+    template <typename T> void attention_backward(const AttentionBackward& args);
+    // delta [rows] = sum over dim of (o + residual) * grad_o. With o rounded to bfloat16 alone, the differences from
+    // delta would be lost where attention is nearly all on one key. residual may be null.
+    template <typename T> void attention_delta(int64_t rows, int64_t dim, const void* o, const void* residual,
+                                               const void* grad_o, void* delta);)
+
+}  // namespace oryx::ops

@@ -1,0 +1,179 @@
+#include <ATen/ops/any.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <limits>
+
+#include "ops/common/packing.h"
+#include "ops/common/tensors.h"
+#include "ops/linear_cross_entropy/blocks.h"
+#include "ops/linear_cross_entropy/op.h"
+
+namespace oryx::ops {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr const char* kOp = "oryx::linear_cross_entropy";
+
+void check(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
+  check_float(kOp, "h", h);
+  check_shape(kOp, "h", h, {-1, -1});
+  check_shape(kOp, "weight", weight, {-1, h.size(1)});
+  TORCH_CHECK(h.size(1) > 0 && weight.size(0) > 0, kOp, ": weight must have at least one row and column, but has ",
+              weight.sizes());
+  check_like(kOp, "weight", weight, h);
+  check_shape(kOp, "targets", targets, {h.size(0)});
+  TORCH_CHECK(targets.scalar_type() == at::kLong, kOp, ": targets must be int64, but is ", targets.scalar_type());
+  TORCH_CHECK(targets.device() == h.device(), kOp, ": targets must be on ", h.device(), " like h, but is on ",
+              targets.device());
+  const Tensor outside = targets.lt(0).logical_or_(targets.ge(weight.size(0))).logical_and_(targets.ne(ignore_index));
+  if (!at::any(outside).item<bool>()) return;
+  const int64_t at = outside.nonzero()[0].item<int64_t>();
+  TORCH_CHECK(false, kOp, ": targets must lie in [0, ", weight.size(0), ") or be ", ignore_index,
+              " (ignore_index), but ", targets[at].item<int64_t>(), " stands at ", at);
+}
+
+// The tokens that count, and how they and the vocabulary are cut.
+struct Problem {
+  Tensor kept;                // their indices, undefined when all do
+  Tensor h, weight, targets;  // contiguous
+  int64_t tokens, words;      // of a block
+  at::ScalarType acc;
+
+  Problem(const Tensor& h_in, const Tensor& weight_in, const Tensor& targets_in, int64_t ignore_index)
+      : weight(weight_in.contiguous()), acc(accumulate_type(h_in.scalar_type())) {
+    const Tensor counts = targets_in.ne(ignore_index);
+    if (!counts.all().item<bool>()) kept = counts.nonzero().squeeze(1);
+    h = take(h_in), targets = take(targets_in);
+    // On the CPU a block stays in cache between the product and what follows it; a GPU wants larger ones.
+    const int64_t all = h.size(0) * weight.size(0), small = int64_t{1} << 20, large = int64_t{1} << 24;
+    const int64_t logits = h.is_cpu() ? small : std::max(small, std::min(large, all / 32));
+    tokens = std::max<int64_t>(1, std::min<int64_t>(h.size(0), h.is_cpu() ? 1024 : 4096));
+    words = std::min(weight.size(0), logits / tokens);
+  }
+
+  Tensor take(const Tensor& x) const { return kept.defined() ? x.index_select(0, kept) : x.contiguous(); }
+  int64_t count() const { return h.size(0); }
+  Tensor vector(double value) const { return at::full({count()}, value, h.options().dtype(acc)); }
+
+  // work(first, words) for each block of the vocabulary, its rows of the weight from `first` on.
+  template <typename Work>
+  void for_words(Work&& work) const {
+    for (int64_t w = 0; w < weight.size(0); w += words) work(w, weight.slice(0, w, w + words));
+  }
+  // work(rows) for each block of tokens, where rows(x) is x's part of it.
+  template <typename Work>
+  void for_tokens(Work&& work) const {
+    for (int64_t n = 0; n < count(); n += tokens)
+      work([begin = n, end = n + tokens](const Tensor& x) { return x.slice(0, begin, end); });
+  }
+};
+
+struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& weight, const Tensor& targets,
+                        int64_t ignore_index, int64_t kernels_address) {
+    const auto& kernels = *reinterpret_cast<const LogitKernels*>(kernels_address);
+    const Problem p(h, weight, targets, ignore_index);
+    // Finite, so that no difference of infinities arises.
+    const Tensor maximum = p.vector(std::numeric_limits<float>::lowest()), sum = p.vector(0), target = p.vector(0);
+    p.for_words([&](int64_t first, const Tensor& words) {
+      p.for_tokens([&](auto&& rows) {
+        const Tensor logits = at::mm(rows(p.h), words.t());
+        kernels.reduce(logits, rows(p.targets), first, rows(maximum), rows(sum), rows(target));
+      });
+    });
+    const Tensor lse = sum.log().add_(maximum);
+    ctx->saved_data["ignore_index"] = ignore_index;
+    ctx->saved_data["kernels"] = kernels_address;
+    ctx->save_for_backward({h, weight, targets, lse});
+    const Tensor loss = lse.sub(target);
+    return p.kept.defined() ? at::zeros({h.size(0)}, loss.options()).index_copy_(0, p.kept, loss) : loss;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_double_backward(kOp);
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &h = saved[0], &weight = saved[1], &lse = saved[3];
+    const auto& kernels = *reinterpret_cast<const LogitKernels*>(ctx->saved_data["kernels"].toInt());
+    const Problem p(h, weight, saved[2], ctx->saved_data["ignore_index"].toInt());
+    const Tensor upstream = p.take(grads[0]);
+    const bool exact = h.scalar_type() == p.acc;  // products can be added up in the inputs' type
+    Tensor grad_h, grad_weight;
+    if (ctx->needs_input_grad(0)) grad_h = at::zeros(p.h.sizes(), p.h.options().dtype(p.acc));
+    if (ctx->needs_input_grad(1)) grad_weight = at::zeros(weight.sizes(), weight.options());
+    p.for_words([&](int64_t first, const Tensor& words) {
+      Tensor grad_words;
+      if (grad_weight.defined()) {
+        grad_words = grad_weight.slice(0, first, first + p.words);
+        if (!exact) grad_words = at::zeros(grad_words.sizes(), lse.options());
+      }
+      const auto add_product = [&](const Tensor& to, const Tensor& a, const Tensor& b) {
+        if (exact)
+          to.addmm_(a, b);
+        else
+          to.add_(at::mm(a, b));
+      };
+      p.for_tokens([&](auto&& rows) {
+        const Tensor logits = at::mm(rows(p.h), words.t());
+        kernels.gradient(logits, rows(p.targets), first, rows(lse), rows(upstream));
+        if (grad_h.defined()) add_product(rows(grad_h), logits, words);
+        if (grad_words.defined()) add_product(grad_words, logits.t(), rows(p.h));
+      });
+      if (grad_words.defined() && !exact) grad_weight.slice(0, first, first + p.words).copy_(grad_words);
+    });
+    if (grad_h.defined()) {
+      grad_h = grad_h.to(h.scalar_type());
+      if (p.kept.defined()) grad_h = at::zeros(h.sizes(), h.options()).index_copy_(0, p.kept, grad_h);
+    }
+    return {grad_h, grad_weight, Tensor(), Tensor(), Tensor()};
+  }
+};
+
+// Each target's column in the block, clamped to it, and whether it is there.
+struct Column {
+  Tensor index, here;
+  Column(const Tensor& logits, const Tensor& targets, int64_t first) {
+    const Tensor word = targets.sub(first);
+    here = word.ge(0).logical_and_(word.lt(logits.size(1)));
+    index = word.clamp(0, logits.size(1) - 1).unsqueeze(1);
+  }
+};
+
+void reduce_aten(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& maximum, const Tensor& sum,
+                 const Tensor& target) {
+  const Tensor x = logits.to(maximum.scalar_type()), top = maximum.maximum(x.amax(1));
+  const Column column(logits, targets, first);
+  target.copy_(at::where(column.here, x.gather(1, column.index).squeeze(1), target));
+  sum.mul_(maximum.sub(top).exp_()).add_(x.sub(top.unsqueeze(1)).exp_().sum(1));
+  maximum.copy_(top);
+}
+
+void gradient_aten(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& lse, const Tensor& grad) {
+  const Column column(logits, targets, first);
+  const Tensor p = logits.to(lse.scalar_type()).sub(lse.unsqueeze(1)).exp_();
+  p.scatter_add_(1, column.index, column.here.to(p.scalar_type()).neg_().unsqueeze(1));
+  logits.copy_(p.mul_(grad.unsqueeze(1)));
+}
+
+constexpr LogitKernels kAtenLogitKernels{reduce_aten, gradient_aten};
+
+}  // namespace
+
+Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const Tensor& h, const Tensor& weight,
+                                    const Tensor& targets, int64_t ignore_index) {
+  check(h, weight, targets, ignore_index);
+  return CrossEntropyFunction::apply(h, weight, targets, ignore_index, reinterpret_cast<int64_t>(&kernels));
+}
+
+Tensor linear_cross_entropy_aten(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
+  return blocked_linear_cross_entropy(kAtenLogitKernels, h, weight, targets, ignore_index);
+}
+
+}  // namespace oryx::ops

@@ -1,0 +1,61 @@
+#include "ops/linear_cross_entropy/op.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/library.h>
+
+#include "ops/common/tensors.h"
+#include "ops/linear_cross_entropy/blocks.h"
+#include "ops/linear_cross_entropy/cpu.h"
+
+namespace oryx::ops {
+namespace {
+
+using at::Tensor;
+
+void reduce_cpu(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& maximum, const Tensor& sum,
+                const Tensor& target) {
+  with_storage(logits.scalar_type(), [&]<typename T>() {
+    ORYX_KERNEL(cross_entropy_reduce<T>)
+    (logits.size(0), logits.size(1), logits.const_data_ptr(), pointer<int64_t>(targets), first,
+     maximum.mutable_data_ptr(), sum.mutable_data_ptr(), target.mutable_data_ptr());
+  });
+}
+
+void gradient_cpu(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& lse, const Tensor& grad) {
+  with_storage(logits.scalar_type(), [&]<typename T>() {
+    ORYX_KERNEL(cross_entropy_gradient<T>)
+    (logits.size(0), logits.size(1), logits.mutable_data_ptr(), pointer<int64_t>(targets), first, lse.const_data_ptr(),
+     grad.const_data_ptr());
+  });
+}
+
+constexpr LogitKernels kCpuLogitKernels{reduce_cpu, gradient_cpu};
+
+Tensor linear_cross_entropy_cpu(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
+  return blocked_linear_cross_entropy(kCpuLogitKernels, h, weight, targets, ignore_index);
+}
+
+TORCH_LIBRARY_FRAGMENT(oryx, m) {
+  m.def("linear_cross_entropy(Tensor h, Tensor weight, Tensor targets, int ignore_index=-100) -> Tensor");
+}
+// One function for both keys: it records a graph where one is wanted.
+TORCH_LIBRARY_IMPL(oryx, CPU, m) {
+  m.impl("linear_cross_entropy", linear_cross_entropy_cpu);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
+  m.impl("linear_cross_entropy", linear_cross_entropy_cpu);
+}
+TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
+  m.impl("linear_cross_entropy", linear_cross_entropy_aten);
+}
+
+}  // namespace
+
+Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("oryx::linear_cross_entropy", "")
+                             .typed<decltype(linear_cross_entropy)>();
+  return op.call(h, weight, targets, ignore_index);
+}
+
+}  // namespace oryx::ops

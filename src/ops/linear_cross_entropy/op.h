@@ -1,0 +1,32 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace oryx::ops {
+
+// Cross entropy of a linear layer's logits, in nats, for each token n with target t_n != ignore_index:
+//
+//     loss_n = log sum_j exp(h_n . w_j) - h_n . w_{t_n},      and 0 where t_n == ignore_index
+//
+// The N x V logits never exist at once: blocks of tokens by vocabulary are computed, reduced with a running maximum and
+// sum, and computed again in the backward pass, whose gradient of the logits is softmax - onehot (Wijmans et al., "Cut
+// Your Losses in Large-Vocabulary Language Models", arXiv 2411.09009, section 4, without its filtering of gradients).
+//   h [N, D]; weight [V, D]   float32, bfloat16 or float64, alike
+//   targets [N]               int64, in [0, V) or ignore_index
+// Returns loss [N], float32 (float64 for float64 inputs). Logits are a matrix product in the inputs' dtype; all after
+// it is float32 (float64). Gradients for h and weight for any gradient of the loss; no second derivatives. Beside
+// inputs, outputs and gradients it takes a few blocks of 2^20 logits, and [N, D] in float32 for bfloat16 inputs (or
+// where tokens are ignored: those are left out of all products). Throws c10::Error naming the argument when a shape,
+// dtype, device or target is not as above.
+at::Tensor linear_cross_entropy(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
+                                int64_t ignore_index = -100);
+
+// The formula above, token by token, differentiable: the oracle of the tests.
+at::Tensor linear_cross_entropy_reference(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
+                                          int64_t ignore_index = -100);
+
+// The same blocks with ATen operations on them, for devices without kernels of ours.
+at::Tensor linear_cross_entropy_aten(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
+                                     int64_t ignore_index = -100);
+
+}  // namespace oryx::ops

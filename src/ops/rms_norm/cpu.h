@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+
+#include "ops/common/arithmetic.h"
+#include "ops/common/isa.h"
+
+namespace oryx::ops {
+
+// Row-major arrays: x, grad_x [rows, width] of In; y, grad_y [rows, width] of Out; weight, grad_weight [width].
+template <typename In, typename Out>
+struct RmsNormArgs {
+  int64_t rows, width;
+  const In* x;
+  const Arithmetic<In>* weight;  // null: ones
+  double eps, scale;
+  Out* y = nullptr;  // forward
+  // backward; a null gradient is not wanted
+  const Out* grad_y = nullptr;
+  In* grad_x = nullptr;
+  Arithmetic<In>* grad_weight = nullptr;
+};
+
+// Defined for (In, Out) = (float, float), (float, Bf16), (Bf16, float), (Bf16, Bf16), (double, double).
+ORYX_FOR_EACH_ISA(template <typename In, typename Out> void rms_norm_forward(const RmsNormArgs<In, Out>& args);
+                  template <typename In, typename Out> void rms_norm_backward(const RmsNormArgs<In, Out>& args);)
+
+}  // namespace oryx::ops

@@ -1,0 +1,131 @@
+#include "ops/rms_norm/op.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "ops/common/tensors.h"
+#include "ops/rms_norm/cpu.h"
+
+namespace oryx::ops {
+
+using OptionalTensor = std::optional<at::Tensor>;
+using OptionalType = std::optional<at::ScalarType>;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+static void check(const at::Tensor& x, const OptionalTensor& weight, double eps, OptionalType dtype) {
+  const char* op = "rms_norm";
+  check_float(op, "x", x);
+  TORCH_CHECK(x.dim() >= 1 && x.size(-1) >= 1, op, ": x must have shape [..., d] with d >= 1, but has ", x.sizes());
+  TORCH_CHECK(eps >= 0, op, ": eps must not be negative, but is ", eps);
+  if (weight) check_weight(op, "weight", *weight, x, {x.size(-1)});
+  if (!dtype) return;
+  const bool wide = x.scalar_type() == at::kDouble;
+  TORCH_CHECK(wide ? *dtype == at::kDouble : *dtype == at::kFloat || *dtype == at::kBFloat16, op, ": dtype must be ",
+              wide ? "float64 as x is" : "float32 or bfloat16", ", but is ", *dtype);
+}
+
+// Calls work.operator()<In, Out>() with the storage types of input and output.
+template <typename Work>
+static void with_types(at::ScalarType in, at::ScalarType out, Work&& work) {
+  with_storage(in, [&]<typename In>() {
+    if constexpr (std::is_same_v<In, double>) {
+      work.template operator()<double, double>();
+    } else if (out == at::kFloat) {
+      work.template operator()<In, float>();
+    } else {
+      work.template operator()<In, Bf16>();
+    }
+  });
+}
+
+static at::Tensor forward(const at::Tensor& x_in, const OptionalTensor& weight_in, double eps, double scale,
+                          OptionalType dtype) {
+  check(x_in, weight_in, eps, dtype);
+  const at::Tensor x = x_in.contiguous(), weight = in_arithmetic(or_undefined(weight_in), x);
+  const at::Tensor y = at::empty(x.sizes(), x.options().dtype(dtype.value_or(x.scalar_type())));
+  with_types(x.scalar_type(), y.scalar_type(), [&]<typename In, typename Out>() {
+    const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
+                                    .width = x.size(-1),
+                                    .x = pointer<In>(x),
+                                    .weight = pointer<Arithmetic<In>>(weight),
+                                    .eps = eps,
+                                    .scale = scale,
+                                    .y = mutable_pointer<Out>(y)};
+    ORYX_KERNEL(rms_norm_forward<In, Out>)(args);
+  });
+  return y;
+}
+
+namespace {
+struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const OptionalTensor& weight, double eps,
+                            double scale, OptionalType dtype) {
+    ctx->save_for_backward({x, or_undefined(weight)});
+    ctx->saved_data["eps"] = eps;
+    ctx->saved_data["scale"] = scale;
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return ops::forward(x, weight, eps, scale, dtype);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    refuse_double_backward("rms_norm");
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor x = saved[0].contiguous(), weight = in_arithmetic(saved[1], x), grad_y = grads[0].contiguous();
+    at::Tensor grad_x, grad_weight;
+    if (ctx->needs_input_grad(0)) grad_x = at::empty_like(x);
+    if (weight.defined() && ctx->needs_input_grad(1)) grad_weight = at::empty_like(weight);
+    with_types(x.scalar_type(), grad_y.scalar_type(), [&]<typename In, typename Out>() {
+      const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
+                                      .width = x.size(-1),
+                                      .x = pointer<In>(x),
+                                      .weight = pointer<Arithmetic<In>>(weight),
+                                      .eps = ctx->saved_data["eps"].toDouble(),
+                                      .scale = ctx->saved_data["scale"].toDouble(),
+                                      .grad_y = pointer<Out>(grad_y),
+                                      .grad_x = mutable_pointer<In>(grad_x),
+                                      .grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight)};
+      ORYX_KERNEL(rms_norm_backward<In, Out>)(args);
+    });
+    if (grad_weight.defined()) grad_weight = grad_weight.to(saved[1].scalar_type());
+    return {grad_x, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+}  // namespace
+
+static at::Tensor forward_autograd(const at::Tensor& x, const OptionalTensor& weight, double eps, double scale,
+                                   OptionalType dtype) {
+  if (wants_graph(x, or_undefined(weight))) return RmsNormFunction::apply(x, weight, eps, scale, dtype);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return forward(x, weight, eps, scale, dtype);
+}
+
+static at::Tensor forward_composite(const at::Tensor& x, const OptionalTensor& weight, double eps, double scale,
+                                    OptionalType dtype) {
+  check(x, weight, eps, dtype);
+  return rms_norm_aten(x, weight, eps, scale, dtype);
+}
+
+at::Tensor rms_norm(const at::Tensor& x, const OptionalTensor& weight, double eps, double scale, OptionalType dtype) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("oryx::rms_norm", "").typed<decltype(forward)>();
+  return op.call(x, weight, eps, scale, dtype);
+}
+
+}  // namespace oryx::ops
+
+TORCH_LIBRARY_FRAGMENT(oryx, m) {
+  m.def("rms_norm(Tensor x, Tensor? weight, float eps, float scale=1.0, ScalarType? dtype=None) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(oryx, CPU, m) {
+  m.impl("rms_norm", oryx::ops::forward);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
+  m.impl("rms_norm", oryx::ops::forward_autograd);
+}
+TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
+  m.impl("rms_norm", oryx::ops::forward_composite);
+}

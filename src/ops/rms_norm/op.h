@@ -1,0 +1,28 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+namespace oryx::ops {
+
+// RMS normalisation over the last dimension (Zhang and Sennrich, "Root Mean Square Layer Normalization", arXiv
+// 1910.07467):
+//
+//     y = x / sqrt(mean(x^2) + eps) * weight * scale
+//
+// x [..., d]; weight [d] in x's dtype or float32, absent for ones; y [..., d] in `dtype` (default: x's). float32,
+// bfloat16 (computed in float32) and float64; a float64 x gives a float64 y. Gradients for x and weight. Throws
+// c10::Error, naming the argument, for other shapes, dtypes or devices.
+at::Tensor rms_norm(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps, double scale = 1.0,
+                    std::optional<at::ScalarType> dtype = std::nullopt);
+
+// The same, row by row in plain ATen operations: the oracle of the tests.
+at::Tensor rms_norm_reference(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps,
+                              double scale = 1.0, std::optional<at::ScalarType> dtype = std::nullopt);
+
+// The same in ATen operations on whole tensors: what devices other than the CPU run.
+at::Tensor rms_norm_aten(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps, double scale = 1.0,
+                         std::optional<at::ScalarType> dtype = std::nullopt);
+
+}  // namespace oryx::ops

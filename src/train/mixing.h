@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "model/schedule.h"
+
+namespace oryx {
+
+// The recipe's [mixing] table: which mode serves which token of a training sequence (DESIGN section 3).
+struct MixingConfig {
+  // "random": chunks, each given attention with a probability drawn per sequence; "attention", "recurrent";
+  // "alternate": chunks in turn, recurrent first; "switch_once": recurrent up to a random token, attention from there;
+  // "tail": attention for the last `fraction` of the sequence; "mixture": one of the others per sequence, by `weights`.
+  std::string strategy = "random";
+  int64_t chunk = 0;                                    // tokens; 0: the smaller of 256 and context / 16
+  double low = 0, high = 1;                             // random: the probability's range
+  double fraction = 0.1;                                // tail
+  std::vector<std::pair<std::string, double>> weights;  // mixture
+
+  static MixingConfig read(Fields fields);  // InputErrors name the key
+  Json to_json() const;
+};
+
+// Maps (seed, step, sequence) to a schedule. A pure function, so that a resumed run mixes as the whole one; `progress`
+// is the part of the token budget that is spent, for strategies that change as training goes on.
+class MixingStrategy {
+ public:
+  virtual ~MixingStrategy() = default;
+  virtual MixerSchedule schedule(uint64_t seed, int64_t step, int64_t sequence, int64_t length,
+                                 double progress) const = 0;
+};
+
+// For a model with one mixer every strategy becomes that mixer. `context` sets the default chunk. InputError when the
+// strategy names a mode that the model lacks.
+std::unique_ptr<MixingStrategy> make_mixing(const MixingConfig& config, const ModelConfig& model, int64_t context);
+
+}  // namespace oryx

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "data/recall.h"
+#include "model/config.h"
+#include "train/mixing.h"
+
+namespace oryx {
+
+// What a recipe (TOML, CONTRACT section 1) says, with every default filled in.
+struct Recipe {
+  // [model]: a preset, or config.json's keys, or a preset with some keys replaced. vocab_size follows the data when the
+  // table does not give it.
+  ModelConfig model;
+  bool vocab_given = false;
+
+  // [data]: one of recall, text, shards.
+  struct Data {
+    std::optional<RecallTask> recall;       // task = "recall" with pairs, length, vocab, power_a, placement
+    std::vector<std::string> text, shards;  // files (perhaps .zst); token shards made with `tokenizer`
+    std::vector<std::string> valid;         // text files for validation; empty: none
+    std::string tokenizer;                  // tokenizer.model; empty: learned from the text with `vocab` pieces
+    int64_t vocab = 4096;
+    int64_t context = 1024;  // tokens of a training sequence; recall: its length
+  } data;
+
+  MixingConfig mixing;
+
+  // [train]
+  struct Train {
+    int64_t tokens = 0;                 // budget; required
+    int64_t batch_tokens = 0;           // a step's tokens; required, a multiple of the context
+    int64_t micro_batch_tokens = 0;     // run at once, gradients added up; 0: all
+    double lr = 1e-3, min_lr = 0.1;     // min_lr: a fraction of lr, reached at the end
+    std::string schedule = "cosine";    // | "wsd" | "linear" | "constant"
+    double warmup = 0.02, decay = 0.2;  // steps, or below 1 a fraction of all; decay: the D of wsd
+    double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
+    double clip = 1.0;  // gradients' largest norm; 0: off
+    int64_t seed = 0;
+    std::string precision = "fp32";                                // | "bf16": compute; weights and moments stay fp32
+    int64_t log_every = 10, eval_every = 0, checkpoint_every = 0;  // steps; 0: at the end only
+    int64_t eval_tokens = 65536, keep = 2;                         // of validation; checkpoints kept
+  } train;
+
+  // Relative paths in the recipe are taken from `base`, the recipe's folder. InputErrors begin with `source`.
+  static Recipe from_json(const Json& json, const std::string& source, const std::filesystem::path& base);
+  Json to_json() const;  // resolved: every key
+
+  int64_t steps() const { return (train.tokens + train.batch_tokens - 1) / train.batch_tokens; }
+};
+
+// Learning rate of step `step` (from 0) of `steps`.
+double learning_rate(const Recipe::Train& train, int64_t step, int64_t steps);
+
+}  // namespace oryx

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "data/batch.h"
+#include "data/text_source.h"
+#include "data/tokenizer.h"
+#include "train/recipe.h"
+
+namespace oryx {
+
+// The batches that a recipe names. For text without a tokenizer one is learned and kept in the run's folder; the
+// recipe's vocabulary size becomes the tokenizer's unless the recipe gives one.
+class TrainingData {
+ public:
+  TrainingData(Recipe& recipe, const std::filesystem::path& run);
+  const BatchSource& train() const { return *train_; }
+  int64_t valid_batches() const { return valid_batches_; }  // 0: there is nothing to validate on
+  Batch valid_batch(int64_t index) const { return windows_ ? windows_->batch(index) : valid_->batch(index); }
+  // What a model directory needs beside the weights: tokenizer.model, or recall.json.
+  void save_into(const std::filesystem::path& directory) const;
+
+ private:
+  std::optional<Tokenizer> tokenizer_;
+  std::optional<RecallTask> recall_;
+  std::unique_ptr<BatchSource> train_, valid_;
+  std::unique_ptr<TextWindows> windows_;
+  int64_t valid_batches_ = 0;
+};
+
+}  // namespace oryx

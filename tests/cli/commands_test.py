@@ -1,0 +1,104 @@
+"""The commands and their JSON, as users and other programs rely on them."""
+import json
+import math
+import unittest
+
+from oryx_case import RECALL, TEXT, OryxCase, book
+
+
+class Commands(OryxCase):
+    def test_info(self):
+        info = self.ok_json("info", "oryx-gdn-10m")
+        parameters = info["parameters"]
+        self.assertEqual(parameters["total"], sum(parameters[k] for k in ("embedding", "shared", "attention", "recurrent")))
+        for mode in ("attention", "recurrent"):
+            self.assertGreaterEqual(info["tie_ratio"][mode], 0.9)
+            self.assertGreater(info["flops_per_token"][mode], 1e6)
+        self.assertGreater(info["cache_bytes_per_token"], 0)
+        self.assertGreater(info["state_bytes"], 0)
+        self.assertIn("tie ratio", self.ok("info", "oryx-gdn-10m"))
+        self.assertNotIn("recurrent", self.ok_json("info", "transformer-10m")["tie_ratio"])
+
+    def test_init_is_a_function_of_the_seed(self):
+        a, b = self.model("a", "oryx-gdn-tiny", "--seed", 1), self.model("b", "oryx-gdn-tiny", "--seed", 1)
+        c = self.model("c", "oryx-gdn-tiny", "--seed", 2)
+        weights = [(d / "model.safetensors").read_bytes() for d in (a, b, c)]
+        self.assertEqual(weights[0], weights[1])
+        self.assertNotEqual(weights[0], weights[2])
+        self.assertEqual(self.ok_json("info", a)["config"]["vocab_size"], 64)
+
+    def test_score_tokens(self):
+        model = self.model()
+        lines = [{"id": "x", "tokens": [1, 2, 3, 4, 5]}, {"tokens": [7]}, {"id": 3, "tokens": list(range(64))}]
+        for schedule in ("attention", "recurrent", "alternate:2", "random:4:0.5:7", "tail:0.3", "*=recurrent;1=attention"):
+            out = self.ok("score", model, "--schedule", schedule, stdin="\n".join(map(json.dumps, lines)) + "\n")
+            results = [json.loads(line) for line in out.splitlines()]
+            self.assertEqual([r["id"] for r in results], ["x", None, 3])
+            for line, result in zip(lines, results):
+                self.assertEqual(result["tokens"], line["tokens"])
+                self.assertEqual(len(result["logprobs"]), len(line["tokens"]))
+                self.assertIsNone(result["logprobs"][0])
+                self.assertTrue(all(p < 0 for p in result["logprobs"][1:]))
+
+    def test_score_is_a_distribution(self):
+        model = self.model()
+        lines = "\n".join(json.dumps({"tokens": [5, 9, t]}) for t in range(64))
+        out = self.ok("score", model, "--schedule", "recurrent:..1,attention:1..", stdin=lines)
+        total = sum(math.exp(json.loads(line)["logprobs"][-1]) for line in out.splitlines())
+        self.assertAlmostEqual(total, 1, places=4)
+
+    def test_recall_run(self):
+        recipe = self.write("recall.toml", RECALL)
+        trained = self.ok_json("train", recipe, "--out", "run")
+        self.assertEqual((trained["steps"], trained["tokens"]), (8, 2048))
+        metrics = [json.loads(line) for line in (self.dir / "run/metrics.jsonl").read_text().splitlines()]
+        for key in ("step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s"):
+            self.assertIn(key, metrics[0])
+        self.assertIn("val_loss", metrics[-1])
+        result = self.ok_json("eval", "recall", "run/model", "--schedule", "recurrent:..8,attention:8..", "--examples", 20)
+        self.assertEqual(result["examples"], 20)
+        self.assertEqual(result["attention_fraction"], 0.75)
+        again = self.ok_json("train", recipe, "--out", "run", "--resume")
+        self.assertTrue(again["finished"])
+
+    def test_text_run(self):
+        self.write("text.txt", book())
+        recipe = self.write("text.toml", TEXT)
+        self.ok("train", recipe, "--out", "run", "--set", "train.lr=1e-3")
+        for schedule, fraction in (("attention", 1), ("recurrent", 0), ("alternate:8", None), ("tail:0.25", None)):
+            result = self.ok_json("eval", "perplexity", "run/model", "text.txt", "--schedule", schedule, "--context", 32)
+            self.assertAlmostEqual(result["perplexity"], math.exp(result["nats_per_token"]), places=3)
+            self.assertGreater(result["tokens"], 500)
+            self.assertGreater(result["bits_per_byte"], 0)
+            if fraction is not None:
+                self.assertEqual(result["attention_fraction"], fraction)
+        one = self.ok_json("generate", "run/model", "--prompt", "the old", "--schedule", "recurrent:..6,attention:6..",
+                           "--max-tokens", 12, "--temperature", 0.8, "--seed", 3)
+        two = self.ok_json("generate", "run/model", "--prompt", "the old", "--schedule", "recurrent:..6,attention:6..",
+                           "--max-tokens", 12, "--temperature", 0.8, "--seed", 3)
+        self.assertEqual(one["tokens"], two["tokens"])
+        self.assertEqual(len(one["tokens"]), len(one["mixers"]))
+        self.assertLessEqual(set(one["mixers"]), {"attention", "recurrent"})
+        self.assertEqual(self.ok("generate", "run/model", "--prompt", "the old", "--max-tokens", 3)[-1], "\n")
+        lines = [{"context": "the old house ", "continuation": "stood by"}, {"context": "", "continuation": "the"},
+                 {"text": "nobody came"}]
+        out = [json.loads(x) for x in self.ok("score", "run/model", stdin="\n".join(map(json.dumps, lines))).splitlines()]
+        self.assertAlmostEqual(out[0]["sum"], sum(out[0]["logprobs"]), places=6)
+        self.assertIsInstance(out[0]["greedy"], bool)
+        self.assertEqual(len(out[0]["tokens"]), len(out[0]["logprobs"]))
+        self.assertEqual(len(out[1]["tokens"]), len(out[1]["logprobs"]))
+        self.assertIsNone(out[2]["logprobs"][0])
+
+    def test_standard_output_is_json_alone(self):
+        result = self.run_oryx("eval", "recall", self.model(), "--vocab", 32, "--pairs", 4, "--length", 32, "--examples", 4,
+                               "--json")
+        json.loads(result.stdout)
+        self.assertEqual(len(result.stdout.splitlines()), 1)
+
+    def test_help(self):
+        self.assertIn("generate", self.ok("--help"))
+        self.assertIn("--schedule", self.ok("score", "--help"))
+
+
+if __name__ == "__main__":
+    unittest.main()

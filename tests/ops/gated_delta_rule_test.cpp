@@ -1,0 +1,48 @@
+#include "ops/gated_delta_rule/op.h"
+
+#include "ops/recurrence_testing.h"
+
+namespace oryx::ops::testing {
+
+TEST(GatedDeltaRule, Lengths) {
+  check_lengths(gated_delta_rule, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRule, Reads) {
+  check_reads(gated_delta_rule, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRule, HeadsAndDims) {
+  check_shapes(gated_delta_rule, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRule, Decays) {
+  check_decays(gated_delta_rule, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRule, NonContiguous) {
+  check_non_contiguous(gated_delta_rule, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRule, FiniteDifferences) {
+  check_differences(gated_delta_rule);
+}
+TEST(GatedDeltaRule, CarriedState) {
+  check_carried_state(gated_delta_rule);
+}
+TEST(GatedDeltaRule, SequenceAloneAsInBatch) {
+  check_batch_independence(gated_delta_rule);
+}
+TEST(GatedDeltaRule, Errors) {
+  check_errors(gated_delta_rule, "beta");
+}
+
+TEST(GatedDeltaRuleAten, Lengths) {
+  check_lengths(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, Reads) {
+  check_reads(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, Decays) {
+  check_decays(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, Errors) {
+  check_errors(gated_delta_rule_aten, "beta");
+}
+
+}  // namespace oryx::ops::testing

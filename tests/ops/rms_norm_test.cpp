@@ -1,0 +1,110 @@
+#include "ops/rms_norm/op.h"
+
+#include "ops/pointwise_testing.h"
+
+namespace oryx::ops {
+namespace {
+using namespace oryx::ops::testing;
+
+using Op = at::Tensor (*)(const at::Tensor&, const std::optional<at::Tensor>&, double, double,
+                          std::optional<at::ScalarType>);
+
+Function with(Op op, double scale, std::optional<at::ScalarType> dtype = std::nullopt) {
+  return [=](const std::vector<at::Tensor>& in) {
+    const auto weight = in[1].defined() ? std::optional(in[1]) : std::nullopt;
+    // The exact evaluation is in fp64 throughout, also where the operation's output would be narrower.
+    return std::vector{op(in[0], weight, 1e-5, scale, in[0].scalar_type() == at::kDouble ? std::nullopt : dtype)};
+  };
+}
+
+class RmsNorm : public ::testing::TestWithParam<at::ScalarType> {};
+INSTANTIATE_TEST_SUITE_P(Types, RmsNorm, ::testing::Values(at::kDouble, at::kFloat, at::kBFloat16));
+
+TEST_P(RmsNorm, MatchesReference) {
+  const std::vector<std::vector<int64_t>> shapes{{1, 3},      {1, 7},     {17, 8},       {64, 24},
+                                                 {65, 40},    {3, 5, 64}, {130, 256},    {2, 0, 16},
+                                                 {100, 2000}, {15, 1000}, {2, 3, 4, 33}, {65}};
+  for (const auto& shape : shapes) {
+    for (Op op : {rms_norm, rms_norm_aten}) {
+      for (bool weighted : {true, false}) {
+        const std::string name = "d " + std::to_string(shape.back()) + (op == rms_norm ? " kernel" : " aten");
+        compare(with(op, 0.75), with(rms_norm_reference, 0.75),
+                {{normal(shape) * 3}, {weighted ? normal({shape.back()}) : at::Tensor()}}, GetParam(), name);
+      }
+    }
+  }
+}
+
+// A row of one element is its sign: the gradient is all cancellation, so that only fp64 can be held to a tolerance.
+TEST(RmsNormTypes, OneElement) {
+  for (Op op : {rms_norm, rms_norm_aten})
+    compare(with(op, 1), with(rms_norm_reference, 1), {{normal({5, 1})}, {normal({1})}}, at::kDouble, "d 1");
+}
+
+TEST_P(RmsNorm, GradientsOfSomeInputsOnly) {
+  for (bool of_x : {true, false})
+    compare(with(rms_norm, 1), with(rms_norm_reference, 1), {{normal({65, 40}), of_x}, {normal({40}), !of_x}},
+            GetParam(), "one gradient");
+}
+
+TEST_P(RmsNorm, NonContiguous) {
+  compare(with(rms_norm, 1), with(rms_norm_reference, 1), {{normal({40, 65}).t()}, {normal({40, 2}).select(1, 0)}},
+          GetParam(), "strided");
+}
+
+TEST(RmsNormTypes, OutputTypeAndWeightType) {
+  for (auto in : {at::kFloat, at::kBFloat16}) {
+    for (auto out : {at::kFloat, at::kBFloat16}) {
+      // A weight in the accumulation type stays float32 beside bfloat16 inputs.
+      const std::vector<Input> inputs{{normal({65, 48})}, {normal({48}), true, true}};
+      for (Op op : {rms_norm, rms_norm_aten})
+        compare(with(op, 1, out), with(rms_norm_reference, 1, out), inputs, in, "types",
+                rounding_floor(in == at::kFloat && out == at::kFloat ? at::kFloat : at::kBFloat16));
+      EXPECT_EQ(rms_norm(normal({2, 4}).to(in), std::nullopt, 1e-5, 1, out).scalar_type(), out);
+    }
+  }
+  const at::Tensor x = normal({4, 8}).to(at::kBFloat16).requires_grad_();
+  const at::Tensor weight = normal({8}).to(at::kFloat).requires_grad_();
+  const auto grads = torch::autograd::grad({rms_norm(x, weight, 1e-5).sum()}, {x, weight});
+  EXPECT_EQ(grads[0].scalar_type(), at::kBFloat16);
+  EXPECT_EQ(grads[1].scalar_type(), at::kFloat);
+}
+
+TEST(RmsNormTypes, ZeroRowsStayFinite) {
+  const at::Tensor x = at::zeros({3, 20}).requires_grad_();
+  const at::Tensor y = rms_norm(x, std::nullopt, 1e-5);
+  EXPECT_EQ(y.abs().max().item<float>(), 0);
+  const auto grads = torch::autograd::grad({y.sum()}, {x});
+  EXPECT_NEAR(grads[0].max().item<double>(), 1 / std::sqrt(1e-5), 1e-3);
+}
+
+TEST(RmsNormTypes, WeightGradientDoesNotDependOnThreads) {
+  const at::Tensor x = normal({9000, 33}).to(at::kFloat), weight = normal({33}).to(at::kFloat).requires_grad_();
+  const int threads = at::get_num_threads();
+  std::vector<at::Tensor> results;
+  for (int n : {1, 2, 1, 2}) {
+    at::set_num_threads(n);
+    results.push_back(torch::autograd::grad({rms_norm(x, weight, 1e-5).square().sum()}, {weight})[0]);
+  }
+  at::set_num_threads(threads);
+  for (const auto& result : results) EXPECT_TRUE(at::equal(result, results[0]));
+}
+
+TEST(RmsNormErrors, NameTheArgument) {
+  const at::Tensor x = at::randn({4, 8}), w = at::ones({8});
+  for (auto op : {rms_norm}) {
+    expect_error([&] { op(at::ones({4, 8}, at::kLong), w, 1e-5, 1, std::nullopt); }, "rms_norm: x must be float32");
+    expect_error([&] { op(at::randn({}), std::nullopt, 1e-5, 1, std::nullopt); }, "rms_norm: x must have shape");
+    expect_error([&] { op(at::randn({4, 0}), std::nullopt, 1e-5, 1, std::nullopt); }, "rms_norm: x must have shape");
+    expect_error([&] { op(x, at::ones({7}), 1e-5, 1, std::nullopt); }, "rms_norm: weight must have shape [8]");
+    expect_error([&] { op(x, w.to(at::kDouble), 1e-5, 1, std::nullopt); }, "rms_norm: weight must be Float");
+    expect_error([&] { op(x, w, -1, 1, std::nullopt); }, "rms_norm: eps");
+    expect_error([&] { op(x, w, 1e-5, 1, at::kHalf); }, "rms_norm: dtype must be float32 or bfloat16");
+    expect_error([&] { op(x.to(at::kDouble), std::nullopt, 1e-5, 1, at::kFloat); }, "rms_norm: dtype must be float64");
+  }
+  const at::Tensor leaf = x.clone().requires_grad_();
+  expect_no_double_backward(rms_norm(leaf, w, 1e-5).sum(), leaf, "rms_norm");
+}
+
+}  // namespace
+}  // namespace oryx::ops

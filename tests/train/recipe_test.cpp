@@ -1,0 +1,134 @@
+#include "train/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace oryx {
+namespace {
+
+constexpr const char* kRecall = R"(
+[model]
+preset = "oryx-gdn-tiny"
+[data]
+task = "recall"
+pairs = 8
+length = 64
+vocab = 64
+[mixing]
+chunk = 8
+[train]
+tokens = 10_000
+batch_tokens = 256
+)";
+
+Recipe read(const std::string& text) {
+  return Recipe::from_json(parse_toml(text, "r.toml"), "r.toml", "/base");
+}
+
+std::string error_of(const std::string& text) {
+  try {
+    read(text);
+  } catch (const InputError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+std::string with(const std::string& what, const std::string& by) {
+  std::string text = kRecall;
+  const auto at = text.find(what);
+  EXPECT_NE(at, std::string::npos) << what;
+  return text.replace(at, what.size(), by);
+}
+
+void expect_error(const std::string& text, const std::string& words) {
+  const std::string message = error_of(text);
+  EXPECT_NE(message.find(words), std::string::npos) << "message: " << message << "\nexpected: " << words;
+  EXPECT_EQ(message.find('\n'), std::string::npos);
+}
+
+TEST(Recipe, FillsInDefaults) {
+  const Recipe r = read(kRecall);
+  EXPECT_EQ(r.model.vocab_size, 64);
+  EXPECT_EQ(r.data.context, 64);
+  EXPECT_EQ(r.train.micro_batch_tokens, 256);
+  EXPECT_EQ(r.train.precision, "fp32");
+  EXPECT_EQ(r.steps(), 40);
+  EXPECT_EQ(r.mixing.strategy, "random");
+  EXPECT_EQ(r.to_json()["train"]["beta2"], 0.95);
+}
+
+TEST(Recipe, ModelKeysLieOverThePreset) {
+  const Recipe r = read(with("preset = \"oryx-gdn-tiny\"", "preset = \"oryx-gdn-tiny\"\nnum_hidden_layers = 1"));
+  EXPECT_EQ(r.model.num_hidden_layers, 1);
+  EXPECT_EQ(r.model.hidden_size, preset("oryx-gdn-tiny").hidden_size);
+}
+
+TEST(Recipe, PathsAreRelativeToTheRecipe) {
+  const Recipe r = read(R"(
+[model]
+preset = "oryx-gdn-tiny"
+[data]
+text = ["../books/a.txt", "/abs/b.txt"]
+context = 128
+[train]
+tokens = 1000
+batch_tokens = 128
+)");
+  EXPECT_EQ(r.data.text, (std::vector<std::string>{"/books/a.txt", "/abs/b.txt"}));
+}
+
+TEST(Recipe, Errors) {
+  expect_error(with("chunk = 8", "chunc = 8"), "did you mean 'chunk'");
+  expect_error(with("batch_tokens = 256", ""), "batch_tokens");
+  expect_error(with("batch_tokens = 256", "batch_tokens = 250"), "multiple of the context 64");
+  expect_error(with("batch_tokens = 256", "batch_tokens = 256\nmicro_batch_tokens = 192"),
+               "multiple of micro_batch_tokens 192");
+  expect_error(with("tokens = 10_000", "tokens = -5"), "'tokens' must be an integer from 0");
+  expect_error(with("tokens = 10_000", "tokens = 0"), "'tokens' must be at least 1");
+  expect_error(with("tokens = 10_000", "tokens = 10_000\nlr = \"fast\""), "lr");
+  expect_error(with("tokens = 10_000", "tokens = 10_000\nprecision = \"fp8\""), "precision");
+  expect_error(with("tokens = 10_000", "tokens = 10_000\nschedule = \"cosin\""), "did you mean 'cosine'");
+  expect_error(with("preset = \"oryx-gdn-tiny\"", "preset = \"oryx-gdn-tny\""), "did you mean 'oryx-gdn-tiny'");
+  expect_error(with("task = \"recall\"", "task = \"recal\""), "did you mean 'recall'");
+  expect_error(with("[mixing]", "[mixin]"), "did you mean 'mixing'");
+  expect_error("[data]\ntask = \"recall\"\n", "[model] is missing");
+  expect_error("[model\n", "r.toml");
+  expect_error(with("chunk = 8", "strategy = \"mixture\""), "weights");
+}
+
+TEST(Recipe, StrategyMustSuitTheModel) {
+  std::string text = with("preset = \"oryx-gdn-tiny\"", "preset = \"transformer-tiny\"");
+  text.replace(text.find("chunk = 8"), 9, "strategy = \"recurrent\"");
+  expect_error(text, "the model has no recurrent mixer");
+}
+
+TEST(Recipe, OverridesReachTheTables) {
+  Json json = parse_toml(kRecall, "r.toml");
+  apply_override(json, "train.lr=3e-4");
+  apply_override(json, "mixing.strategy=\"tail\"");
+  const Recipe r = Recipe::from_json(json, "r.toml", ".");
+  EXPECT_DOUBLE_EQ(r.train.lr, 3e-4);
+  EXPECT_EQ(r.mixing.strategy, "tail");
+}
+
+TEST(LearningRate, Schedules) {
+  Recipe::Train t;
+  t.lr = 1, t.min_lr = 0.1, t.warmup = 10;
+  EXPECT_DOUBLE_EQ(learning_rate(t, 0, 110), 0.1);
+  EXPECT_DOUBLE_EQ(learning_rate(t, 9, 110), 1.0);
+  EXPECT_DOUBLE_EQ(learning_rate(t, 10, 110), 1.0);
+  EXPECT_NEAR(learning_rate(t, 60, 110), 0.55, 1e-12);
+  EXPECT_NEAR(learning_rate(t, 110, 110), 0.1, 1e-12);
+  t.schedule = "linear";
+  EXPECT_NEAR(learning_rate(t, 35, 110), 1 - 0.9 * 0.25, 1e-12);
+  t.schedule = "constant";
+  EXPECT_DOUBLE_EQ(learning_rate(t, 109, 110), 1.0);
+  t.schedule = "wsd", t.decay = 0.5;
+  EXPECT_DOUBLE_EQ(learning_rate(t, 54, 110), 1.0);
+  EXPECT_NEAR(learning_rate(t, 82, 110), 1 - 0.9 * 27.0 / 55, 1e-12);
+}
+
+}  // namespace
+}  // namespace oryx
