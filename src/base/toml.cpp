@@ -31,7 +31,7 @@ class LexicalCheck {
 
   void run() {
     if (text_.starts_with("\xef\xbb\xbf")) at_ = 3;  // byte order mark
-    char before = '\n';  // the last character that is not blank
+    char before = '\n';                              // the last character that is not blank
     for (; at_ < text_.size(); ++at_) {
       const char c = text_[at_];
       if (c == '#') {

@@ -82,10 +82,12 @@ TEST(ParseToml, OtherThanAsciiOnlyInQuotesAndComments) {
 
 // Found by fuzzing: the parser reads such a quote as part of the word and meets the characters behind it unprotected.
 TEST(ParseToml, QuotesOnlyWhereAStringMayBegin) {
-  EXPECT_INPUT_ERROR(parse_toml("a = 1\nx = +\"b\u038b\"", "r"), "r: line 2: not valid TOML: a quote after a bare word");
+  EXPECT_INPUT_ERROR(parse_toml("a = 1\nx = +\"b\u038b\"", "r"),
+                     "r: line 2: not valid TOML: a quote after a bare word");
   EXPECT_INPUT_ERROR(parse_toml("te'x\u038b' = 1", "r"), "a quote after a bare word");
   EXPECT_INPUT_ERROR(parse_toml("x = 'a' 'b'", "r"), "a quote after a string");
-  const Json json = parse_toml("'a' . \"b\" = [ 'c','d',\n'e' ]\r\n'f' = {'g' = 'h', \"i\" = \"\"}\n[ 'j' . 'k' ]", "r");
+  const Json json =
+      parse_toml("'a' . \"b\" = [ 'c','d',\n'e' ]\r\n'f' = {'g' = 'h', \"i\" = \"\"}\n[ 'j' . 'k' ]", "r");
   EXPECT_EQ(json.dump(), R"({"a":{"b":["c","d","e"]},"f":{"g":"h","i":""},"j":{"k":{}}})");
 }
 

@@ -5,6 +5,8 @@
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "model/naive_model.h"
 #include "model/random_case.h"
 
@@ -146,6 +148,20 @@ TEST(RandomCaches, StateAtEqualsTheNaiveStateOfEveryToken) {
   });
 }
 
+// Attention takes few query rows (at most half a vector, 8 floats, of a block of 64) by another path than many, which
+// rounds otherwise: whether the rows of the first n tokens go the same way with and without the tokens after them.
+bool same_attention_path(const Sequence& s, int64_t n) {
+  const int64_t block = 64, few = 8, group = s.config.num_attention_heads / s.config.num_key_value_heads;
+  for (int64_t layer = 0; layer < s.config.num_hidden_layers; ++layer) {
+    int64_t before = 0, all = 0;
+    for (int64_t t = 0; t < s.n; ++t)
+      if (s.schedule.at(t, layer) == Mode::attention) all += group, before += t < n ? group : 0;
+    const int64_t in_prefix = before % block, in_whole = std::min(all - (before - in_prefix), block);
+    if (in_prefix > 0 && in_prefix <= few && in_prefix != in_whole) return false;
+  }
+  return true;
+}
+
 // The state replayed after n of N tokens is, bit for bit, the one that was there when token n was written. Matrix
 // products may round a row otherwise when they have other numbers of rows, so the pass over n tokens has the other N -
 // n beside it as another sequence.
@@ -153,7 +169,8 @@ TEST(RandomCaches, StateAtIsTheStateThatWasWritten) {
   for_each_case(90, [&](uint64_t seed) {
     Random random{seed, 35};
     const Sequence s = random_sequence(seed, random, Kind::recurrent, 150, compute_type(seed));
-    const auto n = static_cast<int64_t>(random.below(s.n)) + 1;
+    auto n = static_cast<int64_t>(random.below(s.n)) + 1;
+    while (!same_attention_path(s, n)) ++n;  // true for all N tokens
     SCOPED_TRACE(describe(s.config, {s.schedule}) + "\nafter " + std::to_string(n));
     Cache whole = s.model.make_cache(), prefix = s.model.make_cache(), rest = s.model.make_cache();
     advance(s, whole, 0, s.n);
