@@ -9,6 +9,7 @@
 
 #include "model/naive_model.h"
 #include "model/random_case.h"
+#include "ops/attention/cpu.h"
 
 namespace oryx {
 namespace {
@@ -148,10 +149,11 @@ TEST(RandomCaches, StateAtEqualsTheNaiveStateOfEveryToken) {
   });
 }
 
-// Attention takes few query rows (at most half a vector, 8 floats, of a block of 64) by another path than many, which
+// Attention takes few query rows (at most half a vector, 8 floats, of a block) by another path than many, which
 // rounds otherwise: whether the rows of the first n tokens go the same way with and without the tokens after them.
 bool same_attention_path(const Sequence& s, int64_t n) {
-  const int64_t block = 64, few = 8, group = s.config.num_attention_heads / s.config.num_key_value_heads;
+  const int64_t block = ops::kAttentionRows, few = 8,
+                group = s.config.num_attention_heads / s.config.num_key_value_heads;
   for (int64_t layer = 0; layer < s.config.num_hidden_layers; ++layer) {
     int64_t before = 0, all = 0;
     for (int64_t t = 0; t < s.n; ++t)

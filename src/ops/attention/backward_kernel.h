@@ -16,35 +16,41 @@ namespace oryx::ops::ORYX_ISA {
 template <typename T>
 class AttentionBackwardUnit {
   using A = Arithmetic<T>;
-  static constexpr int64_t M = kAttentionRows, C = kAttentionKeys;
+  using E = Element<T>;
+  static constexpr int64_t M = kAttentionRows, C = kAttentionKeys, kPer = kPairs<T> ? 2 : 1;
 
  public:
   explicit AttentionBackwardUnit(const AttentionBackward& args)
       : args_(args),
-        kp_(padded<A>(args.key_dim)),
-        vp_(padded<A>(args.value_dim)),
+        kp_(round_up(args.key_dim, kLanes<A> * kPer)),
+        vp_(round_up(args.value_dim, kLanes<A> * kPer)),
         group_(args.heads / args.kv_heads),
         scale_(static_cast<A>(args.scale)),
-        scratch_(3 * C * kp_ + 2 * C * vp_ + 2 * M * kp_ + M * vp_ + 2 * M * C + C) {
+        scratch_(4 * C * kp_ + 3 * C * vp_ + 3 * M * kp_ + 2 * M * vp_ + 4 * M * C + C) {
     A* next = scratch_.get();
     const auto take = [&](int64_t n) {
       next += n;
       return next - n;
     };
-    k_ = take(C * kp_), kt_ = take(C * kp_), dk_ = take(C * kp_), vt_ = take(C * vp_), dv_ = take(C * vp_);
-    q_ = take(M * kp_), dq_ = take(M * kp_), do_ = take(M * vp_), p_ = take(M * C), ds_ = take(M * C);
+    const auto elements = [&](int64_t n) { return reinterpret_cast<E*>(take(n)); };
+    k_ = elements(C * kp_), kt_ = elements(C * kp_), kc_ = elements(C * kp_), v_ = elements(C * vp_);
+    vt_ = elements(C * vp_), q_ = elements(M * kp_), qc_ = elements(M * kp_), do_ = elements(M * vp_);
+    doc_ = elements(M * vp_), pc_ = elements(M * C), dsc_ = elements(M * C);
+    dk_ = take(C * kp_), dv_ = take(C * vp_), dq_ = take(M * kp_), p_ = take(M * C), ds_ = take(M * C);
     column_ = take(C);
     for (int64_t j = 0; j < C; ++j) column_[j] = static_cast<A>(j);
+    if constexpr (!kPairs<T>) kc_ = k_, qc_ = q_, doc_ = do_, pc_ = p_, dsc_ = ds_;
   }
 
   void run(const AttentionKeyBlock& unit) {
     unit_ = unit;
     n_ = unit.key_end - unit.key_begin;
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim;
-    load_keys(args_.v, Vd, vp_, dv_);  // dv_ holds the values until they are transposed
-    transpose(C, Vd, dv_, vp_, vt_, C);
+    load_keys(args_.v, Vd, vp_, v_);
+    transpose(C, vp_ / kPer, v_, vp_ / kPer, vt_, C);
     load_keys(args_.k, Kd, kp_, k_);
-    transpose(C, Kd, k_, kp_, kt_, C);
+    transpose(C, kp_ / kPer, k_, kp_ / kPer, kt_, C);
+    along_rows(C, kp_, k_, kc_);
     fill_zero(dk_, C * kp_);
     fill_zero(dv_, C * vp_);
 
@@ -65,10 +71,14 @@ class AttentionBackwardUnit {
   int64_t token(int64_t row) const { return args_.read ? args_.read[row] : row; }
 
   // The block's keys or values, zeros below them.
-  void load_keys(const void* tensor, int64_t dim, int64_t width, A* to) const {
+  void load_keys(const void* tensor, int64_t dim, int64_t width, E* to) const {
     const T* src = static_cast<const T*>(tensor) + (unit_.key_begin * args_.kv_heads + unit_.kv_head) * dim;
-    for (int64_t j = 0; j < n_; ++j) load_padded(src + j * args_.kv_heads * dim, dim, to + j * width);
-    fill_zero(to + n_ * width, (C - n_) * width);
+    for (int64_t j = 0; j < n_; ++j) load_elements(src + j * args_.kv_heads * dim, dim, width, to + j * width / kPer);
+    fill_zero(to + n_ * width / kPer, (C - n_) * width / kPer);
+  }
+  // Rows as elements along the rows, for products that sum over rows.
+  static void along_rows(int64_t n, int64_t width, const E* rows, E* to) {
+    if constexpr (kPairs<T>) pair_rows(n, width, reinterpret_cast<const Bf16*>(rows), width, to, width);
   }
 
   static void write(const A* x, int64_t n, A scale, T* to) {
@@ -77,27 +87,32 @@ class AttentionBackwardUnit {
 
   // Stacked rows [begin, begin + m) of the sequence.
   void run_rows(int64_t begin, int64_t m) {
-    const int64_t Kd = args_.key_dim, Vd = args_.value_dim;
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, kw = kp_ / kPer, vw = vp_ / kPer;
+    const int64_t kd = (Kd + kPer - 1) / kPer, vd = (Vd + kPer - 1) / kPer, me = (m + kPer - 1) / kPer;
     int64_t place[M];  // of each row in tensors [R, H]
     for (int64_t i = 0; i < m; ++i) {
       const int64_t row = args_.rows[unit_.sequence] + (begin + i) / group_;
       place[i] = row * args_.heads + unit_.kv_head * group_ + (begin + i) % group_;
-      load_padded(static_cast<const T*>(args_.q) + place[i] * Kd, Kd, q_ + i * kp_);
-      load_padded(static_cast<const T*>(args_.grad_o) + place[i] * Vd, Vd, do_ + i * vp_);
+      load_elements(static_cast<const T*>(args_.q) + place[i] * Kd, Kd, kp_, q_ + i * kw);
+      load_elements(static_cast<const T*>(args_.grad_o) + place[i] * Vd, Vd, vp_, do_ + i * vw);
     }
-    if (by_rows<A>(m)) {
-      for (int64_t i = 0; i < m; ++i)
-        for (int64_t j = 0; j < C; ++j) p_[i * C + j] = dot(kp_, q_ + i * kp_, k_ + j * kp_);
-    } else {
-      gemm<false>(m, C, Kd, q_, kp_, 1, kt_, C, p_, C);
-    }
+    if (by_rows<A>(m))
+      row_logits(m);
+    else
+      gemm<false>(m, C, kd, q_, kw, 1, kt_, C, p_, C);
     for (int64_t i = 0; i < m; ++i) {
       const int64_t seen = token(place[i] / args_.heads) - unit_.key_begin + 1;
       probabilities(p_ + i * C, static_cast<const A*>(args_.lse) + 2 * place[i], seen < n_ ? seen : n_);
     }
-    if (args_.grad_v) gemm<true>(n_, vp_, m, p_, 1, C, do_, vp_, dv_, vp_);
+    if (args_.grad_v) {
+      if constexpr (kPairs<T>) {
+        pair_rows(m, C, p_, C, pc_, C);
+        along_rows(m, vp_, do_, doc_);
+      }
+      gemm<true>(n_, padded<A>(Vd), me, pc_, 1, C, doc_, vp_, dv_, vp_);
+    }
     if (!args_.grad_q && !args_.grad_k) return;
-    gemm<false>(m, C, Vd, do_, vp_, 1, vt_, C, ds_, C);
+    gemm<false>(m, C, vd, do_, vw, 1, vt_, C, ds_, C);
     for (int64_t i = 0; i < m; ++i) {
       // A row that sees one key gives it all weight, whatever the logit: exactly no gradient.
       if (token(place[i] / args_.heads) == args_.tokens[unit_.sequence]) {
@@ -108,10 +123,35 @@ class AttentionBackwardUnit {
       for (int64_t j = 0; j < C; j += kLanes<A>)
         vstore(ds_ + i * C + j, vload(p_ + i * C + j) * (vload(ds_ + i * C + j) - delta));
     }
-    if (args_.grad_k) gemm<true>(n_, kp_, m, ds_, 1, C, q_, kp_, dk_, kp_);
+    if (args_.grad_k) {
+      if constexpr (kPairs<T>) {
+        pair_rows(m, C, ds_, C, dsc_, C);
+        along_rows(m, kp_, q_, qc_);
+      }
+      gemm<true>(n_, padded<A>(Kd), me, dsc_, 1, C, qc_, kp_, dk_, kp_);
+    }
     if (!args_.grad_q) return;
-    gemm<false>(m, kp_, n_, ds_, C, 1, k_, kp_, dq_, kp_);
+    if constexpr (kPairs<T>) {
+      for (int64_t i = 0; i < m; ++i) pair_columns(C, ds_ + i * C, dsc_ + i * C / 2);
+      gemm<false>(m, padded<A>(Kd), (n_ + 1) / 2, dsc_, C / 2, 1, kc_, kp_, dq_, kp_);
+    } else {
+      gemm<false>(m, padded<A>(Kd), n_, ds_, C, 1, k_, kp_, dq_, kp_);
+    }
     add_to_queries(begin / M, m, place);
+  }
+
+  // As the forward pass takes few rows: one dot product for each row and key.
+  void row_logits(int64_t m) {
+    const int64_t width = padded<A>(args_.key_dim);
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < C; ++j) {
+        using Stored = std::conditional_t<kPairs<T>, T, A>;  // what pairs are made of
+        const Stored *q = reinterpret_cast<const Stored*>(q_) + i * kp_,
+                     *k = reinterpret_cast<const Stored*>(k_) + j * kp_;
+        Vec<A> sum{};
+        for (int64_t d = 0; d < width; d += kLanes<A>) sum += Vec<A>(get(q + d, Whole{})) * Vec<A>(get(k + d, Whole{}));
+        p_[i * C + j] = vsum<A>(sum);
+      }
   }
 
   // The first `seen` of a row's logits become probabilities, the others zeros.
@@ -142,7 +182,10 @@ class AttentionBackwardUnit {
   const int64_t kp_, vp_, group_;
   const A scale_;
   const Workspace<A> scratch_;
-  A *k_, *kt_, *dk_, *vt_, *dv_, *q_, *dq_, *do_, *p_, *ds_, *column_;
+  // Keys and values, queries and output gradients as rows; kt_ and vt_ transposed; kc_, qc_, doc_, pc_ and dsc_ as
+  // elements along the rows.
+  E *k_, *kt_, *kc_, *v_, *vt_, *q_, *qc_, *do_, *doc_, *pc_, *dsc_;
+  A *dk_, *dv_, *dq_, *p_, *ds_, *column_;
   AttentionKeyBlock unit_{};
   int64_t n_ = 0;
 };

@@ -8,8 +8,8 @@ namespace oryx::ops {
 
 // Query rows are stacked: the H / Hkv heads that read one key/value head are rows of one matrix. Stacked row i of
 // sequence b and key/value head c is query row rows[b] + i / group, head c * group + i % group, with group = H / Hkv.
-inline constexpr int64_t kAttentionRows = 64;  // stacked rows of a block
-inline constexpr int64_t kAttentionKeys = 64;  // keys of a block
+inline constexpr int64_t kAttentionRows = 128;  // stacked rows of a block
+inline constexpr int64_t kAttentionKeys = 64;   // keys of a block
 
 struct AttentionArgs {
   int64_t heads, kv_heads, key_dim, value_dim;

@@ -2,20 +2,14 @@
 
 // Forward pass of attention for one block of stacked query rows. Included by cpu.cpp only.
 
+#include <algorithm>
 #include <limits>
 #include <type_traits>
 
 #include "ops/attention/cpu.h"
-#include "ops/common/gemm.h"
-#include "ops/common/rows.h"
+#include "ops/common/pairs.h"
 
 namespace oryx::ops::ORYX_ISA {
-
-// dst [padded row] = src [n], zeros behind.
-template <typename T, typename A>
-inline void load_padded(const T* src, int64_t n, A* dst) {
-  for_vectors<A>(n, [&](int64_t i, auto size) { vstore(dst + i, Vec<A>(get(src + i, size))); });
-}
 
 template <typename V>
 inline V vmax(V a, V b) {
@@ -34,18 +28,18 @@ inline V below(V product, A scale, M maximum) {
   return product * scale - maximum;
 }
 
-// Writes row `at` of [R, H]: o [Vd], spaced by `stride`, is divided by the sum.
+// Writes row `at` of [R, H]: o [padded Vd] divided by the sum.
 template <typename T, typename A>
-inline void finish(const AttentionForward& args, int64_t at, const A* o, int64_t stride, A maximum, A sum) {
+inline void finish(const AttentionForward& args, int64_t at, const A* o, A maximum, A sum) {
   const int64_t Vd = args.value_dim;
   T* out = static_cast<T*>(args.o) + at * Vd;
   T* residual = args.residual ? static_cast<T*>(args.residual) + at * Vd : nullptr;
   const A inverse = 1 / sum;
-  for (int64_t d = 0; d < Vd; ++d) {
-    const A x = o[d * stride] * inverse;
-    store(out + d, x);
-    if (residual) store(residual + d, x - load<A>(out + d));
-  }
+  for_vectors<A>(Vd, [&](int64_t d, auto size) {
+    const Vec<A> x = Vec<A>(get(o + d, size)) * inverse;
+    put(out + d, x, size);
+    if (residual) put(residual + d, Vec<A>(x - get(out + d, size)), size);
+  });
   static_cast<A*>(args.lse)[2 * at] = maximum;
   static_cast<A*>(args.lse)[2 * at + 1] = std::log(sum);
 }
@@ -53,23 +47,25 @@ inline void finish(const AttentionForward& args, int64_t at, const A* o, int64_t
 template <typename T>
 class AttentionForwardUnit {
   using A = Arithmetic<T>;
-  static constexpr int64_t M = kAttentionRows, C = kAttentionKeys;
+  using E = Element<T>;
+  static constexpr int64_t M = kAttentionRows, C = kAttentionKeys, kPer = kPairs<T> ? 2 : 1;
   static constexpr A kLowest = std::numeric_limits<A>::lowest();
 
  public:
   explicit AttentionForwardUnit(const AttentionForward& args)
       : args_(args),
-        kp_(padded<A>(args.key_dim)),
+        kp_(round_up(args.key_dim, kLanes<A> * kPer)),
         vp_(padded<A>(args.value_dim)),
         group_(args.heads / args.kv_heads),
         scale_(static_cast<A>(args.scale)),
-        scratch_((M + C) * (kp_ + vp_) + M * C + 3 * M + C) {
+        scratch_((2 * M + C) * kp_ + (2 * M + C) * vp_ + 2 * M * C + 3 * M + C) {
     A* next = scratch_.get();
     const auto take = [&](int64_t n) {
       next += n;
       return next - n;
     };
-    q_ = take(M * kp_), o_ = take(M * vp_), k_ = take(C * kp_), v_ = take(C * vp_), s_ = take(M * C);
+    q_ = take(M * kp_), o_ = take(M * vp_), k_ = take(C * kp_), v_ = take(C * vp_), s_ = take(M * C), p_ = take(M * C);
+    rows_ = take(M * std::max(kp_, vp_));
     max_ = take(M), sum_ = take(M), limit_ = take(M), column_ = take(C);
     for (int64_t j = 0; j < C; ++j) column_[j] = static_cast<A>(j);
   }
@@ -77,6 +73,7 @@ class AttentionForwardUnit {
   void run(const AttentionUnit& unit) {
     unit_ = unit;
     for (int64_t i = 0; i < M; ++i) max_[i] = kLowest, sum_[i] = 0;
+    for (int64_t i = 0; i < unit.count; ++i) token_[i] = args_.read ? args_.read[row(i)] : row(i);
     if (by_rows<A>(unit.count))
       few_rows();
     else
@@ -86,104 +83,162 @@ class AttentionForwardUnit {
  private:
   int64_t row(int64_t i) const { return args_.rows[unit_.sequence] + (unit_.begin + i) / group_; }
   int64_t head(int64_t i) const { return unit_.kv_head * group_ + (unit_.begin + i) % group_; }
-  int64_t token(int64_t i) const { return args_.read ? args_.read[row(i)] : row(i); }
   const T* query(int64_t i) const {
     return static_cast<const T*>(args_.q) + (row(i) * args_.heads + head(i)) * args_.key_dim;
   }
 
+  template <typename X>
   struct Block {
-    const A* data;
+    const X* data;
     int64_t stride;
   };
-  // n keys or values as elements that can be multiplied: where they lie, if they are of that type already and, for
-  // reads of whole vectors, if rows end with a vector; else a copy.
-  Block rows_of(const void* tensor, int64_t t0, int64_t n, int64_t dim, A* copy, bool whole_vectors) const {
-    const T* src = static_cast<const T*>(tensor) + (t0 * args_.kv_heads + unit_.kv_head) * dim;
+  const T* at(const void* tensor, int64_t t, int64_t dim) const {
+    return static_cast<const T*>(tensor) + (t * args_.kv_heads + unit_.kv_head) * dim;
+  }
+  // n keys or values in the type of arithmetic: where they lie, if they are of that type already and rows end with a
+  // vector; else a copy.
+  Block<A> rows_of(const void* tensor, int64_t t0, int64_t n, int64_t dim, A* copy) const {
+    const T* src = at(tensor, t0, dim);
     const int64_t stride = args_.kv_heads * dim, width = padded<A>(dim);
     if constexpr (std::is_same_v<T, A>)
-      if (!whole_vectors || width == dim) return {src, stride};
+      if (width == dim) return {src, stride};
     for (int64_t j = 0; j < n; ++j) load_padded(src + j * stride, dim, copy + j * width);
     return {copy, width};
+  }
+  // Keys as rows of elements, and values as elements along the keys: copied, since one head's rows are often a power of
+  // two apart, where the first cache has room for a few.
+  Block<E> key_elements(int64_t t0, int64_t n) const {
+    const int64_t Kd = args_.key_dim;
+    E* copy = reinterpret_cast<E*>(k_);
+    for (int64_t j = 0; j < n; ++j) load_elements(at(args_.k, t0 + j, Kd), Kd, kp_, copy + j * kp_ / kPer);
+    return {copy, kp_ / kPer};
+  }
+  Block<E> value_elements(int64_t t0, int64_t n) const {
+    const int64_t Vd = args_.value_dim;
+    E* copy = reinterpret_cast<E*>(v_);
+    if constexpr (kPairs<T>)
+      pair_rows(n, Vd, at(args_.v, t0, Vd), args_.kv_heads * Vd, copy, vp_);
+    else
+      for (int64_t j = 0; j < n; ++j) load_padded(at(args_.v, t0 + j, Vd), Vd, copy + j * vp_);
+    return {copy, vp_};
   }
 
   // With several key/value heads, one head's keys lie too far apart for the processor to see them coming.
   void prefetch(const void* tensor, int64_t t, int64_t dim) const {
     if (t >= unit_.key_end) return;
-    const char* row =
-        reinterpret_cast<const char*>(static_cast<const T*>(tensor) + (t * args_.kv_heads + unit_.kv_head) * dim);
-    for (int64_t at = 0; at < dim * static_cast<int64_t>(sizeof(T)); at += 64) __builtin_prefetch(row + at);
+    const char* row = reinterpret_cast<const char*>(at(tensor, t, dim));
+    for (int64_t i = 0; i < dim * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(row + i);
   }
 
   // Vectors along the rows: S^T = K Q^T and O^T += V^T P^T need no transposed key or value, and maxima and sums are
   // taken down the columns.
   void many_rows() {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, count = unit_.count, width = padded<A>(count);
-    for (int64_t i = 0; i < width; ++i) {
-      const T* q = query(i < count ? i : 0);
-      for (int64_t d = 0; d < Kd; ++d) q_[d * width + i] = i < count ? load<A>(q + d) : A(0);
-    }
+    for (int64_t i = 0; i < width; ++i)
+      load_elements(query(i < count ? i : 0), Kd, kp_, reinterpret_cast<E*>(rows_) + i * kp_ / kPer);
+    transpose(width, kp_ / kPer, reinterpret_cast<E*>(rows_), kp_ / kPer, reinterpret_cast<E*>(q_), width);
+    fill_zero(o_, vp_ * width);
     for (int64_t t0 = unit_.key_begin; t0 < unit_.key_end; t0 += C) {
       const int64_t n = t0 + C < unit_.key_end ? C : unit_.key_end - t0;
-      const Block k = rows_of(args_.k, t0, n, Kd, k_, false), v = rows_of(args_.v, t0, n, Vd, v_, false);
-      gemm<false>(n, width, Kd, k.data, k.stride, 1, q_, width, s_, width);
-      const bool first = t0 == unit_.key_begin;
-      if (token(0) < t0 + n - 1) {
-        for (int64_t i = 0; i < width; ++i) {
-          const int64_t ahead = token(i < count ? i : count - 1) - t0;
-          limit_[i] = static_cast<A>(ahead < -1 ? -1 : ahead > C ? C : ahead);
-        }
-        softmax_columns<true>(n, width, first);
-      } else {
-        softmax_columns<false>(n, width, first);
+      const Block<E> k = key_elements(t0, n), v = value_elements(t0, n);
+      for (int64_t j = 0; j < C; ++j) {
+        prefetch(args_.k, t0 + C + j, Kd);
+        prefetch(args_.v, t0 + C + j, Vd);
       }
-      if (first)
-        gemm<false>(Vd, width, n, v.data, 1, v.stride, s_, width, o_, width);
-      else
-        gemm<true>(Vd, width, n, v.data, 1, v.stride, s_, width, o_, width);
+      for (int64_t i = 0; i < width; ++i) {
+        const int64_t ahead = token_[i < count ? i : count - 1] - t0;
+        limit_[i] = static_cast<A>(ahead < -1 ? -1 : ahead > C ? C : ahead);
+      }
+      for_panels<A>(width, [&]<int Vectors>(int64_t c) { panel<Vectors>(k, v, t0, n, c, width); });
     }
-    for (int64_t i = 0; i < count; ++i) emit(i, o_ + i, width);
+    transpose(vp_, width, o_, width, rows_, vp_);
+    for (int64_t i = 0; i < count; ++i) emit(i, rows_ + i * vp_);
   }
 
-  template <bool Masked>
-  void softmax_columns(int64_t n, int64_t width, bool first) {
-    for (int64_t c = 0; c < width; c += kLanes<A>) {
-      const Vec<A> limit = Masked ? vload(limit_ + c) : Vec<A>{}, before = vload(max_ + c);
-      Vec<A> top = before, total{};
-      for (int64_t j = 0; j < n; ++j) {
-        const Vec<A> x = vload(s_ + j * width + c) * scale_;
-        top = vmax(top, Masked ? (splat(static_cast<A>(j)) > limit ? splat(kLowest) : x) : x);
+  // The block's n keys for the rows of columns [c, c + Vectors).
+  template <int Vectors>
+  void panel(Block<E> k, Block<E> v, int64_t t0, int64_t n, int64_t c, int64_t width) {
+    const int64_t last = std::min(c + Vectors * kLanes<A>, unit_.count) - 1, seen = std::min(n, token_[last] - t0 + 1);
+    if (seen <= 0) return;
+    Vec<A> shrink[Vectors];
+    if (token_[c] < t0 + seen - 1)
+      probabilities<true, Vectors>(k, seen, c, width, shrink);
+    else
+      probabilities<false, Vectors>(k, seen, c, width, shrink);
+    const E* p = kPairs<T> ? reinterpret_cast<const E*>(p_) : reinterpret_cast<const E*>(s_);
+    for_rows(args_.value_dim, [&]<int Rows>(int64_t d) {
+      Tile<A, Rows, Vectors> tile;
+      tile.load(o_ + d * width + c, width);
+      for (int r = 0; r < Rows; ++r)
+        for (int x = 0; x < Vectors; ++x) tile.sum[r][x] *= shrink[x];
+      tile.multiply((seen + kPer - 1) / kPer, v.data + d, 1, v.stride, p, Vectors * kLanes<A>);
+      tile.store(o_ + d * width + c, width);
+    });
+  }
+
+  // exp(logit - maximum) of the first `seen` keys into s_ or, as pairs, p_; `shrink` is what earlier sums are to be
+  // multiplied with.
+  template <bool Masked, int Vectors>
+  void probabilities(Block<E> k, int64_t seen, int64_t c, int64_t width, Vec<A>* shrink) {
+    constexpr int64_t L = kLanes<A>, stride = Vectors * L;
+    Vec<A> limit[Vectors], before[Vectors], top[Vectors], total[Vectors];
+    for (int x = 0; x < Vectors; ++x) {
+      limit[x] = vload(limit_ + c + x * L);
+      before[x] = top[x] = vload(max_ + c + x * L);
+      total[x] = Vec<A>{};
+    }
+    for_rows(seen, [&]<int Rows>(int64_t j) {
+      Tile<A, Rows, Vectors> tile;
+      tile.zero();
+      tile.multiply((args_.key_dim + kPer - 1) / kPer, k.data + j * k.stride, k.stride, 1,
+                    reinterpret_cast<const E*>(q_) + c, width);
+      tile.store(s_ + j * stride, stride);
+      for (int r = 0; r < Rows; ++r)
+        for (int x = 0; x < Vectors; ++x) {
+          const Vec<A> logit = tile.sum[r][x] * scale_;
+          top[x] = vmax(top[x], Masked ? (splat(static_cast<A>(j + r)) > limit[x] ? splat(kLowest) : logit) : logit);
+        }
+    });
+    const auto weight = [&](int64_t j, int x) {
+      const Vec<A> p = vexp(below(vload(s_ + j * stride + x * L), scale_, top[x]));
+      return Masked ? (splat(static_cast<A>(j)) > limit[x] ? Vec<A>{} : p) : p;
+    };
+    for (int64_t j = 0; j < seen; j += kPer)
+      for (int x = 0; x < Vectors; ++x) {
+        const Vec<A> p = weight(j, x);
+        total[x] += p;
+        if constexpr (kPairs<T>) {
+          const Vec<A> next = j + 1 < seen ? weight(j + 1, x) : Vec<A>{};
+          total[x] += next;
+          vstore(reinterpret_cast<Pair*>(p_) + j / 2 * stride + x * L, pair(p, next));
+        } else {
+          vstore(s_ + j * stride + x * L, p);
+        }
       }
-      for (int64_t j = 0; j < n; ++j) {
-        Vec<A> p = vexp(below(vload(s_ + j * width + c), scale_, top));
-        if constexpr (Masked) p = splat(static_cast<A>(j)) > limit ? Vec<A>{} : p;
-        total += p;
-        vstore(s_ + j * width + c, p);
-      }
-      const Vec<A> shrink = vexp(before - top);
-      vstore(sum_ + c, vload(sum_ + c) * shrink + total);
-      vstore(max_ + c, top);
-      if (first) continue;
-      for (int64_t d = 0; d < args_.value_dim; ++d) vstore(o_ + d * width + c, vload(o_ + d * width + c) * shrink);
+    for (int x = 0; x < Vectors; ++x) {
+      shrink[x] = vexp(before[x] - top[x]);
+      vstore(sum_ + c + x * L, vload(sum_ + c + x * L) * shrink[x] + total[x]);
+      vstore(max_ + c + x * L, top[x]);
     }
   }
 
   // Vectors along the head dims: one dot product for each row and key.
   void few_rows() {
-    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, count = unit_.count;
-    for (int64_t i = 0; i < count; ++i) load_padded(query(i), Kd, q_ + i * kp_);
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, count = unit_.count, kw = padded<A>(Kd);
+    for (int64_t i = 0; i < count; ++i) load_padded(query(i), Kd, q_ + i * kw);
     fill_zero(o_, count * vp_);
     for (int64_t t0 = unit_.key_begin; t0 < unit_.key_end; t0 += C) {
       const int64_t n = t0 + C < unit_.key_end ? C : unit_.key_end - t0;
-      const Block k = rows_of(args_.k, t0, n, Kd, k_, true), v = rows_of(args_.v, t0, n, Vd, v_, true);
+      const Block<A> k = rows_of(args_.k, t0, n, Kd, k_), v = rows_of(args_.v, t0, n, Vd, v_);
       for (int64_t j = 0; j < n; ++j) {
         prefetch(args_.k, t0 + C + j, Kd);
         prefetch(args_.v, t0 + C + j, Vd);
-        for (int64_t i = 0; i < count; ++i) s_[i * C + j] = dot(kp_, q_ + i * kp_, k.data + j * k.stride);
+        for (int64_t i = 0; i < count; ++i) s_[i * C + j] = dot(kw, q_ + i * kw, k.data + j * k.stride);
       }
-      for (int64_t i = 0; i < count; ++i) softmax_row(i, token(i) - t0 + 1, n);
+      for (int64_t i = 0; i < count; ++i) softmax_row(i, token_[i] - t0 + 1, n);
       gemm<true>(count, vp_, n, s_, C, 1, v.data, v.stride, o_, vp_);
     }
-    for (int64_t i = 0; i < count; ++i) emit(i, o_ + i * vp_, 1);
+    for (int64_t i = 0; i < count; ++i) emit(i, o_ + i * vp_);
   }
 
   // Row i sees the first `visible` of n keys.
@@ -209,24 +264,25 @@ class AttentionForwardUnit {
     for (int64_t d = 0; d < vp_; d += kLanes<A>) vstore(o_ + i * vp_ + d, vload(o_ + i * vp_ + d) * shrink);
   }
 
-  void emit(int64_t i, const A* o, int64_t stride) {
-    const int64_t Vd = args_.value_dim, at = row(i) * args_.heads + head(i);
+  void emit(int64_t i, const A* o) {
+    const int64_t Vd = args_.value_dim;
     if (unit_.partial >= 0) {
       A* out = static_cast<A*>(args_.partial) + (unit_.partial + i) * (Vd + 2);
-      for (int64_t d = 0; d < Vd; ++d) out[d] = o[d * stride];
+      for (int64_t d = 0; d < Vd; ++d) out[d] = o[d];
       out[Vd] = max_[i], out[Vd + 1] = sum_[i];
       return;
     }
-    finish<T>(args_, at, o, stride, max_[i], sum_[i]);
+    finish<T>(args_, row(i) * args_.heads + head(i), o, max_[i], sum_[i]);
   }
 
   const AttentionForward& args_;
   const int64_t kp_, vp_, group_;
   const A scale_;
   const Workspace<A> scratch_;
-  A *q_, *o_, *k_, *v_, *s_, *max_, *sum_, *limit_,
-      *column_;  // q_ and o_ are transposed where vectors lie along the rows
+  // q_ and o_ are transposed where vectors lie along the rows; q_, k_, v_, p_ and rows_ may hold elements of type E.
+  A *q_, *o_, *k_, *v_, *s_, *p_, *rows_, *max_, *sum_, *limit_, *column_;
   AttentionUnit unit_{};
+  int64_t token_[M];
 };
 
 // Joins the segments of one sequence and head, in the order of their keys.
@@ -245,7 +301,7 @@ inline void merge_segments(const AttentionForward& args, const AttentionMerge& m
       for (int64_t d = 0; d < Vd; ++d) first[d] = (s > 0 ? first[d] : A(0)) + part[d] * weight;
     }
     const int64_t row = args.rows[merge.sequence] + i / group, head = merge.kv_head * group + i % group;
-    finish<T>(args, row * args.heads + head, first, 1, top, sum);
+    finish<T>(args, row * args.heads + head, first, top, sum);
   }
 }
 

@@ -2,52 +2,65 @@
 
 // The chunked form of a linear recurrence over a matrix state S [Kd, Vd], shared by gated_delta_rule and ssd:
 //
-//     S <- exp(g_t) S + k_t u_t^T,   o_t = S^T q_t,
-//     u_t = w_t v_t                            (ssd, w = dt)
-//     u_t = w_t (v_t - exp(g_t) S^T k_t)       (gated delta rule, w = beta, S before the token)
+//     S <- exp(g_t) S + k_t u_t^T,   o_t = S^T q_t,   u_t = w_t x_t
+//     x_t = v_t                          (ssd, w = dt)
+//     x_t = v_t - exp(g_t) S^T k_t       (gated delta rule, w = beta, S before the token)
 //
 // Within a chunk that begins with state S0, and G_i the sum of g up to and including token i,
 //
-//     M_ij = exp(G_i - G_j) k_i . k_j  (j < i),      u_i = w_i (v_i - exp(G_i) S0^T k_i - sum_j M_ij u_j)
+//     M_ij = exp(G_i - G_j) k_i . k_j  (j < i),      x_i = v_i - exp(G_i) S0^T k_i - sum_j M_ij u_j
 //     o_i = exp(G_i) S0^T q_i + sum_{j<=i} exp(G_i - G_j) (q_i . k_j) u_j
 //     S1  = exp(G_C) S0 + sum_j exp(G_C - G_j) k_j u_j^T
 //
 // (Yang et al., "Gated Delta Networks", arXiv 2412.06464, section 3.3; Dao and Gu, "Transformers are SSMs", arXiv
 // 2405.21060, section 6.) No exponent is positive, so strong decay underflows to zero and nothing overflows. The
-// triangular system is solved directly for u, whose right side already holds the state, instead of through its inverse.
+// triangular system is solved directly for x, whose right side already holds the state, instead of through its inverse.
 // One unit of work is one sequence and key/value head. Included by cpu.cpp only.
+//
+// bfloat16 inputs where pairs pay (ops/common/gemm.h): products of two inputs are exact; what only the output sees (the
+// state that is read, u, and the weights of u) is rounded to bfloat16 as the output is; the state and x stay float, so
+// that nothing is lost from chunk to chunk.
 
-#include <memory>
+#include <algorithm>
+#include <type_traits>
 
-#include "ops/common/gemm.h"
+#include "ops/common/pairs.h"
 #include "ops/common/recurrence_args.h"
 
 namespace oryx::ops::ORYX_ISA {
 
 inline constexpr int64_t C = kChunk;
 
-// Scratch of one thread, cache-line aligned, zeroed once: parts that a smaller chunk leaves untouched stay finite.
+// Parts of one thread's scratch memory, whole vectors each, zeroed once: what a smaller chunk leaves untouched stays
+// finite.
 template <typename A>
 class Scratch {
  public:
-  explicit Scratch(int64_t elements)
-      : data_(static_cast<A*>(::operator new(static_cast<size_t>(elements) * sizeof(A), std::align_val_t(64)))),
-        next_(data_),
-        end_(data_ + elements) {
-    for (A* p = data_; p != end_; ++p) *p = 0;
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { ::operator delete(data_, std::align_val_t(64)); }
-  A* take(int64_t elements) {
-    A* part = next_;
+  explicit Scratch(int64_t elements) : data_(elements), next_(data_.get()) { fill_zero(next_, elements); }
+  template <typename E = A>
+  E* take(int64_t elements) {
+    static_assert(sizeof(E) == sizeof(A));
     next_ += elements;
-    return part;
+    return reinterpret_cast<E*>(next_ - elements);
   }
 
  private:
-  A *data_, *next_, *end_;
+  Workspace<A> data_;
+  A* next_;
 };
+
+// Key dims of workspaces: whole vectors, also as pairs, and whole tiles, since products run down them as well.
+template <typename A>
+constexpr int64_t padded_keys(int64_t n) {
+  return round_up(n, std::max<int64_t>(2 * kLanes<A>, kTileRows));
+}
+
+// Distance of rows of that width: not a multiple of 512 bytes, where a panel's rows would share few sets of the first
+// cache.
+template <typename A>
+constexpr int64_t skewed(int64_t width) {
+  return width % (512 / static_cast<int64_t>(sizeof(A))) == 0 ? width + kLanes<A> : width;
+}
 
 // Decays of one chunk: e_i = exp(G_i), f_i = exp(G_n-1 - G_i), D_ij = exp(G_i - G_j) for j <= i and 0 above. The sums
 // are kept in double, since differences of large sums would lose the small ones.
@@ -66,8 +79,9 @@ struct Decays {
       e[i] = static_cast<A>(G[i]);
       f[i] = static_cast<A>(sum - G[i]);
       A* row = D + i * C;
-      for (int64_t j = 0; j <= i; ++j) row[j] = static_cast<A>(G[i] - G[j]);
-      for (int64_t j = 0; j < padded<A>(i + 1); j += kLanes<A>) vstore(row + j, vexp(vload(row + j)));
+      const int64_t end = padded<A>(i + 1);
+      for (int64_t j = 0; j < end; ++j) row[j] = static_cast<A>(G[i] - G[j]);
+      for (int64_t j = 0; j < end; j += kLanes<A>) vstore(row + j, vexp(vload(row + j)));
       for (int64_t j = i + 1; j < width; ++j) row[j] = 0;
     }
     for (int64_t j = 0; j < width; j += kLanes<A>) {
@@ -77,53 +91,13 @@ struct Decays {
   }
 };
 
-// Solves (I + diag(w) M) U = R in place (M strictly lower, leading dimension C), n rows of `width` columns.
-template <typename A>
-inline void solve_lower(int64_t n, int64_t width, const A* M, const A* w, A* U) {
-  for (int64_t i0 = 0; i0 < n; i0 += 8) {
-    const int64_t i1 = i0 + 8 < n ? i0 + 8 : n;
-    A block[8 * C];
-    if (i0 > 0) {
-      for (int64_t i = i0; i < i1; ++i)
-        for (int64_t j = 0; j < i0; ++j) block[(i - i0) * C + j] = -w[i] * M[i * C + j];
-      gemm<true>(i1 - i0, width, i0, block, C, 1, U, width, U + i0 * width, width);
-    }
-    for (int64_t i = i0; i < i1; ++i)
-      for (int64_t j = i0; j < i; ++j) axpy(width, -w[i] * M[i * C + j], U + j * width, U + i * width);
-  }
-}
-
-// Solves (I + diag(w) M)^T X = Y in place.
-template <typename A>
-inline void solve_lower_transposed(int64_t n, int64_t width, const A* M, const A* w, A* X) {
-  for (int64_t i0 = (n - 1) / 8 * 8; i0 >= 0; i0 -= 8) {
-    const int64_t i1 = i0 + 8 < n ? i0 + 8 : n;
-    A block[8 * C];
-    if (i1 < n) {
-      for (int64_t i = i0; i < i1; ++i)
-        for (int64_t j = i1; j < n; ++j) block[(i - i0) * C + j] = -w[j] * M[j * C + i];
-      gemm<true>(i1 - i0, width, n - i1, block + i1, C, 1, X + i1 * width, width, X + i0 * width, width);
-    }
-    for (int64_t i = i1 - 1; i >= i0; --i)
-      for (int64_t j = i + 1; j < i1; ++j) axpy(width, -w[j] * M[j * C + i], X + j * width, X + i * width);
-  }
-}
-
-// out_ij = x_i . k_j times D at (token of row i, j); D is zero above the diagonal, which masks the future.
-template <typename A>
-inline void decayed_products(int64_t m, int64_t n, int64_t depth, const A* X, int64_t ldx, const A* KT, const A* D,
-                             const int64_t* token, A* out) {
-  const int64_t width = padded<A>(n);
-  gemm<false>(m, width, depth, X, ldx, 1, KT, C, out, C);
-  for (int64_t r = 0; r < m; ++r) {
-    const A* d = D + (token ? token[r] : r) * C;
-    for (int64_t j = 0; j < width; j += kLanes<A>) vstore(out + r * C + j, vload(out + r * C + j) * vload(d + j));
-  }
-}
-
-template <typename A>
-inline void clear_diagonal(int64_t n, A* M) {
-  for (int64_t i = 0; i < n; ++i) M[i * C + i] = 0;
+// work.operator()<Vectors>(i, j) for tiles of kTileRows rows; m is rounded up to whole tiles, for which workspaces have
+// room.
+template <typename A, typename Work>
+inline void for_tiles(int64_t m, int64_t n, Work&& work) {
+  for_panels<A>(n, [&]<int Vectors>(int64_t j) {
+    for (int64_t i = 0; i < m; i += kTileRows) work.template operator()<Vectors>(i, j);
+  });
 }
 
 // The rows of a chunk's queries: local tokens of rows [begin, end).
@@ -131,10 +105,13 @@ struct ChunkRows {
   int64_t begin, end;
   int64_t token[C];
   int64_t count() const { return end - begin; }
+  // The last token of the tile of rows that begins with row i, and the first row that reads token t or a later one.
+  int64_t last(int64_t i) const { return token[std::min(i + kTileRows, count()) - 1]; }
+  int64_t from(int64_t t) const { return std::lower_bound(token, token + count(), t) - token; }
   // Advances from `begin` over the rows that read tokens [t0, t0 + n).
-  void find(const RecurrenceArgs& args, int64_t first, int64_t last, int64_t t0, int64_t n) {
+  void find(const RecurrenceArgs& args, int64_t first, int64_t limit, int64_t t0, int64_t n) {
     begin = end = first;
-    while (end < last) {
+    while (end < limit) {
       const int64_t t = args.read ? args.read[end] : end;
       if (t >= t0 + n) break;
       token[end - begin] = t - t0;
@@ -143,18 +120,95 @@ struct ChunkRows {
   }
 };
 
+// Rows of the next chunk, on their way into the cache while this one is computed: with several heads, one head's rows
+// lie too far apart for the processor to see them coming.
+class Ahead {
+ public:
+  void clear() { count_ = stream_ = 0, row_ = at_ = 0; }
+  void stop() { row_ = C; }
+  // `rows` rows of `bytes` bytes, `stride` bytes apart.
+  void add(const void* base, int64_t rows, int64_t bytes, int64_t stride) {
+    streams_[count_++] = {static_cast<const char*>(base), rows, bytes, stride};
+  }
+  // `bytes` bytes in a row.
+  void add(const void* base, int64_t bytes) { add(base, C, (bytes + C - 1) / C, (bytes + C - 1) / C); }
+  // A few cache lines at a time: the processor waits once it has more under way than it can keep track of.
+  void fetch(int lines) {
+    while (lines > 0 && row_ < C) {
+      const Stream& x = streams_[stream_];
+      for (; lines > 0 && at_ < x.bytes && row_ < x.rows; at_ += 64, --lines)
+        __builtin_prefetch(x.base + row_ * x.stride + at_);
+      if (lines == 0) return;
+      at_ = 0;
+      if (++stream_ == count_) stream_ = 0, ++row_;
+    }
+  }
+
+ private:
+  struct Stream {
+    const char* base;
+    int64_t rows, bytes, stride;
+  };
+  Stream streams_[9];
+  int count_ = 0, stream_ = 0;
+  int64_t row_ = C, at_ = 0;
+};
+
+// M_ij = D_ij k_i . k_j times -w_i (By::row) or -w_j (By::column) for j < i < n; what stands on and above the diagonal
+// has no meaning. K [n, depth] and its transpose KT have E's elements.
+enum class By { row, column };
+template <By by, typename E, typename A>
+inline void key_products(int64_t n, int64_t depth, const E* K, int64_t ldk, const E* KT, const A* D, const A* w, A* M) {
+  for_tiles<A>(n, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
+    if (j >= i + kTileRows) return;  // the future
+    Tile<A, kTileRows, Vectors> tile;
+    tile.zero();
+    tile.multiply(depth, K + i * ldk, ldk, 1, KT + j, C);
+    for (int r = 0; r < kTileRows; ++r)
+      for (int v = 0; v < Vectors; ++v) {
+        const int64_t at = (i + r) * C + j + v * kLanes<A>;
+        const Vec<A> scale = by == By::row ? splat(-w[i + r]) : -vload(w + j + v * kLanes<A>);
+        vstore(M + at, tile.sum[r][v] * vload(D + at) * scale);
+      }
+  });
+}
+
+// Solves (I - M) X = R in place, M strictly lower: n rows of `width` columns.
+template <typename A>
+inline void solve_lower(int64_t n, int64_t width, const A* M, A* X) {
+  for_tiles<A>(n, width, [&]<int Vectors>(int64_t i, int64_t j) {
+    Tile<A, kTileRows, Vectors> tile;
+    tile.load(X + i * width + j, width);
+    tile.multiply(i, M + i * C, C, 1, X + j, width);
+    for (int r = 1; r < kTileRows; ++r)
+      for (int p = 0; p < r; ++p)
+        for (int v = 0; v < Vectors; ++v) tile.sum[r][v] += M[(i + r) * C + i + p] * tile.sum[p][v];
+    tile.store(X + i * width + j, width);
+  });
+}
+
 template <typename T, typename A, bool Delta>
 class ForwardUnit {
+  using E = Element<T>;  // of the products that only the output sees
+  static constexpr int64_t kPer = kPairs<T> ? 2 : 1;
+
  public:
   ForwardUnit(const RecurrenceForward& args, int64_t value_slices)
       : args_(args),
         slice_(padded<A>((args.value_dim + value_slices - 1) / value_slices)),
-        kp_(padded<A>(args.key_dim)),
-        scratch_(elements()) {
-    K_ = scratch_.take(C * kp_), KT_ = scratch_.take(kp_ * C), U_ = scratch_.take(C * slice_);
-    S_ = scratch_.take(kp_ * slice_), M_ = scratch_.take(C * C), Q_ = scratch_.take(C * kp_);
-    O_ = scratch_.take(C * slice_), decay_.D = scratch_.take(C * C), decay_.e = scratch_.take(C);
-    decay_.f = scratch_.take(C), w_ = scratch_.take(C);
+        lds_(skewed<A>(slice_)),
+        kp_(padded_keys<A>(args.key_dim)),
+        scratch_(4 * C * kp_ + 3 * C * slice_ + 2 * kp_ * lds_ + 3 * C * C + 4 * C) {
+    K_ = scratch_.take(C * kp_), X_ = scratch_.take(C * kp_), U_ = scratch_.take(C * slice_);
+    S_ = scratch_.take(kp_ * lds_), M_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
+    decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
+    KT_ = scratch_.template take<E>(C * kp_ / kPer), Q_ = scratch_.template take<E>(C * kp_ / kPer);
+    if constexpr (kPairs<T>) {
+      KE_ = scratch_.template take<E>(C * kp_ / kPer), SE_ = scratch_.template take<E>(kp_ * lds_ / kPer);
+      UE_ = scratch_.template take<E>(C * slice_ / kPer), ME_ = scratch_.template take<E>(C * C / kPer);
+    } else {
+      KE_ = K_, SE_ = S_, UE_ = U_, ME_ = M_;
+    }
   }
 
   // Columns [v0, v0 + slice) of the values: columns of the state do not depend on each other.
@@ -165,78 +219,156 @@ class ForwardUnit {
     const int64_t state = ((b * Hkv + head) * Kd) * Vd + v0;
     for (int64_t i = 0; i < Kd; ++i)
       if (args_.initial)
-        load_row(static_cast<const A*>(args_.initial) + state + i * Vd, vd, slice_, S_ + i * slice_);
+        load_padded(static_cast<const A*>(args_.initial) + state + i * Vd, vd, S_ + i * lds_);
       else
-        for (int64_t j = 0; j < slice_; ++j) S_[i * slice_ + j] = 0;
+        fill_zero(S_ + i * lds_, slice_);
     int64_t chunk = args_.chunks[b], row = args_.rows[b];
     for (int64_t t0 = args_.tokens[b]; t0 < args_.tokens[b + 1]; t0 += C, ++chunk) {
       const int64_t n = args_.tokens[b + 1] - t0 < C ? args_.tokens[b + 1] - t0 : C;
       if (args_.chunk_states) {
         A* saved = static_cast<A*>(args_.chunk_states) + ((chunk * Hkv + head) * Kd) * Vd + v0;
-        for (int64_t i = 0; i < Kd; ++i) store_row(S_ + i * slice_, vd, saved + i * Vd);
+        for (int64_t i = 0; i < Kd; ++i) store_row(S_ + i * lds_, vd, saved + i * Vd);
       }
       rows_.find(args_, row, args_.rows[b + 1], t0, n);
       row = rows_.end;
+      look_ahead(head, t0 + n, args_.tokens[b + 1], args_.rows[b + 1], v0, vd);
       run_chunk(head, t0, n, v0, vd);
     }
-    for (int64_t i = 0; i < Kd; ++i)
-      store_row(S_ + i * slice_, vd, static_cast<A*>(args_.final_state) + state + i * Vd);
+    for (int64_t i = 0; i < Kd; ++i) store_row(S_ + i * lds_, vd, static_cast<A*>(args_.final_state) + state + i * Vd);
   }
 
  private:
-  int64_t elements() const { return 3 * C * kp_ + 2 * C * slice_ + kp_ * slice_ + 2 * C * C + 3 * C; }
+  void look_ahead(int64_t head, int64_t t, int64_t last_token, int64_t last_row, int64_t v0, int64_t vd) {
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, Hkv = args_.kv_heads, size = sizeof(T);
+    ahead_.clear();
+    ahead_.add(static_cast<const T*>(args_.k) + (t * Hkv + head) * Kd, last_token - t, Kd * size, Hkv * Kd * size);
+    ahead_.add(static_cast<const T*>(args_.v) + (t * Hkv + head) * Vd + v0, last_token - t, vd * size, Hkv * Vd * size);
+    const int64_t group = H / Hkv, row = rows_.end * H + head * group;
+    ahead_.add(static_cast<const T*>(args_.q) + row * Kd, last_row - rows_.end, group * Kd * size, H * Kd * size);
+    ahead_.add(static_cast<T*>(args_.o) + row * Vd, last_row - rows_.end, group * Vd * size, H * Vd * size);
+  }
+
+  // Elements of a key's row, and those of them that are not padding.
+  int64_t key_words() const { return kp_ / kPer; }
+  int64_t key_depth() const { return (args_.key_dim + kPer - 1) / kPer; }
 
   void run_chunk(int64_t head, int64_t t0, int64_t n, int64_t v0, int64_t vd) {
-    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, Hkv = args_.kv_heads;
-    const A* g = static_cast<const A*>(args_.g) + t0 * Hkv + head;
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
     const A* w = static_cast<const A*>(args_.w) + t0 * Hkv + head;
-    decay_.compute(g, Hkv, n);
+    decay_.compute(static_cast<const A*>(args_.g) + t0 * Hkv + head, Hkv, n);
     for (int64_t i = 0; i < n; ++i) {
+      const T* k = static_cast<const T*>(args_.k) + ((t0 + i) * Hkv + head) * Kd;
       w_[i] = w[i * Hkv];
-      load_row(static_cast<const T*>(args_.k) + ((t0 + i) * Hkv + head) * Kd, Kd, kp_, K_ + i * kp_);
-      load_row(static_cast<const T*>(args_.v) + ((t0 + i) * Hkv + head) * Vd + v0, vd, slice_, U_ + i * slice_);
+      load_padded(k, Kd, K_ + i * kp_);
+      if constexpr (kPairs<T>) load_elements(k, Kd, kp_, KE_ + i * key_words());
+      load_padded(static_cast<const T*>(args_.v) + ((t0 + i) * Hkv + head) * Vd + v0, vd, U_ + i * slice_);
     }
-    transpose(n, kp_, K_, kp_, KT_, C);
+    fill_zero(U_ + n * slice_, (round_up(n, kTileRows) - n) * slice_);
+    transpose(n, key_words(), KE_, key_words(), KT_, C);
     if constexpr (Delta) {
-      gemm<false>(n, slice_, Kd, K_, kp_, 1, S_, slice_, O_, slice_);  // S0^T k
-      for (int64_t i = 0; i < n; ++i) {
-        for (int64_t j = 0; j < slice_; ++j)
-          U_[i * slice_ + j] = w_[i] * (U_[i * slice_ + j] - decay_.e[i] * O_[i * slice_ + j]);
-      }
-      decayed_products(n, n, Kd, K_, kp_, KT_, decay_.D, nullptr, M_);
-      solve_lower(n, slice_, M_, w_, U_);
-    } else {
-      for (int64_t i = 0; i < n; ++i)
-        for (int64_t j = 0; j < slice_; ++j) U_[i * slice_ + j] *= w_[i];
+      key_products<By::column>(n, key_depth(), KE_, key_words(), KT_, decay_.D, w_, M_);
+      subtract_state(n);
+      solve_lower(n, slice_, M_, U_);
     }
     if (args_.updates)
       for (int64_t i = 0; i < n; ++i)
         store_row(U_ + i * slice_, vd, static_cast<A*>(args_.updates) + ((t0 + i) * Hkv + head) * Vd + v0);
-    const int64_t group = H / Hkv, m = rows_.count();
-    for (int64_t h = head * group; m > 0 && h < (head + 1) * group; ++h) {
-      for (int64_t r = 0; r < m; ++r)
-        load_row(static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd, Kd, kp_, Q_ + r * kp_);
-      decayed_products(m, n, Kd, Q_, kp_, KT_, decay_.D, rows_.token, M_);
-      for (int64_t r = 0; r < m; ++r)
-        for (int64_t i = 0; i < kp_; ++i) Q_[r * kp_ + i] *= decay_.e[rows_.token[r]];
-      gemm<false>(m, slice_, Kd, Q_, kp_, 1, S_, slice_, O_, slice_);
-      gemm<true>(m, slice_, n, M_, C, 1, U_, slice_, O_, slice_);
-      for (int64_t r = 0; r < m; ++r)
-        store_row(O_ + r * slice_, vd, static_cast<T*>(args_.o) + ((rows_.begin + r) * H + h) * Vd + v0);
-    }
     for (int64_t i = 0; i < n; ++i)
-      for (int64_t j = 0; j < kp_; ++j) K_[i * kp_ + j] *= decay_.f[i];
-    const A last = decay_.e[n - 1];
-    for (int64_t i = 0; i < Kd * slice_; ++i) S_[i] *= last;
-    gemm<true>(Kd, slice_, n, K_, 1, kp_, U_, slice_, S_, slice_);
+      for (int64_t j = 0; j < slice_; ++j) U_[i * slice_ + j] *= w_[i];
+    if (rows_.count() > 0) read_state(head, n, v0, vd);
+    advance_state(n);
+  }
+
+  // x = v - e S0^T k.
+  void subtract_state(int64_t n) {
+    for_tiles<A>(n, slice_, [&]<int Vectors>(int64_t i, int64_t j) {
+      Tile<A, kTileRows, Vectors> tile;
+      tile.zero();
+      tile.multiply(args_.key_dim, K_ + i * kp_, kp_, 1, S_ + j, lds_);
+      ahead_.fetch(24);
+      for (int r = 0; r < kTileRows; ++r)
+        for (int v = 0; v < Vectors; ++v) {
+          A* x = U_ + (i + r) * slice_ + j + v * kLanes<A>;
+          vstore(x, vload(x) - tile.sum[r][v] * decay_.e[i + r]);
+        }
+    });
+  }
+
+  void read_state(int64_t head, int64_t n, int64_t v0, int64_t vd) {
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, group = H / args_.kv_heads;
+    const int64_t m = rows_.count();
+    if constexpr (kPairs<T>) {
+      pair_rows(Kd, slice_, S_, lds_, SE_, lds_);
+      pair_rows(n, slice_, U_, slice_, UE_, slice_);
+    }
+    for (int64_t h = head * group; h < (head + 1) * group; ++h) {
+      for (int64_t r = 0; r < m; ++r)
+        load_elements(static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd, Kd, kp_, Q_ + r * key_words());
+      weights(m, n);
+      T* out = static_cast<T*>(args_.o) + (rows_.begin * H + h) * Vd + v0;
+      for_tiles<A>(m, slice_, [&]<int Vectors>(int64_t i, int64_t j) {
+        Tile<A, kTileRows, Vectors> tile;
+        tile.zero();
+        tile.multiply(key_depth(), Q_ + i * key_words(), key_words(), 1, SE_ + j, lds_);
+        ahead_.fetch(24);
+        for (int r = 0; r < kTileRows; ++r)
+          for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= decay_.e[rows_.token[std::min(i + r, m - 1)]];
+        tile.multiply((rows_.last(i) + kPer) / kPer, ME_ + i * (C / kPer), C / kPer, 1, UE_ + j, slice_);
+        for (int r = 0; r < kTileRows && i + r < m; ++r)
+          for (int v = 0; v < Vectors; ++v) put_columns(out + (i + r) * H * Vd, j + v * kLanes<A>, vd, tile.sum[r][v]);
+      });
+    }
+  }
+
+  static void put_columns(T* row, int64_t j, int64_t end, Vec<A> x) {
+    if (j + kLanes<A> <= end)
+      put(row + j, x, Whole{});
+    else if (j < end)
+      put(row + j, x, Part{end - j});
+  }
+
+  // B_rj = exp(G_i - G_j) q_r . k_j for the row r that reads token i, zeros behind i.
+  void weights(int64_t m, int64_t n) {
+    for_tiles<A>(m, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
+      if (j > rows_.last(i)) return;
+      Tile<A, kTileRows, Vectors> tile;
+      tile.zero();
+      tile.multiply(key_depth(), Q_ + i * key_words(), key_words(), 1, KT_ + j, C);
+      for (int r = 0; r < kTileRows; ++r)
+        for (int v = 0; v < Vectors; ++v) {
+          const A* d = decay_.D + rows_.token[std::min(i + r, m - 1)] * C + j + v * kLanes<A>;
+          vstore(M_ + (i + r) * C + j + v * kLanes<A>, tile.sum[r][v] * vload(d));
+        }
+    });
+    if constexpr (kPairs<T>)
+      for (int64_t r = 0; r < m; ++r)
+        pair_columns(padded<A>(rows_.last(r / kTileRows * kTileRows) + 1), M_ + r * C, ME_ + r * C / 2);
+  }
+
+  // S <- e S + (f k)^T u.
+  void advance_state(int64_t n) {
+    const Vec<A> last = splat(decay_.e[n - 1]);
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < kp_; ++j) X_[i * kp_ + j] = K_[i * kp_ + j] * decay_.f[i];
+    for_tiles<A>(args_.key_dim, slice_, [&]<int Vectors>(int64_t i, int64_t j) {
+      Tile<A, kTileRows, Vectors> tile;
+      tile.load(S_ + i * lds_ + j, lds_);
+      for (int r = 0; r < kTileRows; ++r)
+        for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= last;
+      tile.multiply(n, X_ + i, 1, kp_, U_ + j, slice_);
+      ahead_.fetch(24);
+      tile.store(S_ + i * lds_ + j, lds_);
+    });
   }
 
   const RecurrenceForward& args_;
-  const int64_t slice_, kp_;
+  const int64_t slice_, lds_, kp_;
   Scratch<A> scratch_;
-  A *K_, *KT_, *U_, *S_, *M_, *Q_, *O_, *w_;
+  A *K_, *X_, *U_, *S_, *M_, *w_;
+  E *KT_, *Q_, *KE_, *SE_, *UE_, *ME_;  // KE to ME: the float workspaces of the same letter as products take them
   Decays<A> decay_;
   ChunkRows rows_;
+  Ahead ahead_;
 };
 
 }  // namespace oryx::ops::ORYX_ISA

@@ -1,26 +1,55 @@
 #pragma once
 
 // Backward pass of ops/common/chunk_scan.h, chunk by chunk from the last, carrying the gradient of the state. The
-// forward pass kept each chunk's first state and each token's u; the rest is computed again. In the comments below d(x)
+// forward pass kept each chunk's first state and each token's x; the rest is computed again. In the comments below d(x)
 // is the gradient of x, and B_rj = exp(G_i - G_j) q_r . k_j for the row r that reads token i. Included by cpu.cpp only.
 
 #include "ops/common/chunk_scan.h"
 
 namespace oryx::ops::ORYX_ISA {
 
+// Solves (I - M)^T X = Y in place, M strictly lower with zeros in rows from n to the end of the last tile.
+template <typename A>
+inline void solve_lower_transposed(int64_t n, int64_t width, const A* M, A* X) {
+  for_panels<A>(width, [&]<int Vectors>(int64_t j) {
+    for (int64_t i = round_up(n, kTileRows) - kTileRows; i >= 0; i -= kTileRows) {
+      const int64_t next = std::min(i + kTileRows, n);
+      Tile<A, kTileRows, Vectors> tile;
+      tile.load(X + i * width + j, width);
+      tile.multiply(n - next, M + next * C + i, 1, C, X + next * width + j, width);
+      for (int r = kTileRows - 2; r >= 0; --r)
+        for (int p = r + 1; p < kTileRows; ++p)
+          for (int v = 0; v < Vectors; ++v) tile.sum[r][v] += M[(i + p) * C + i + r] * tile.sum[p][v];
+      tile.store(X + i * width + j, width);
+    }
+  });
+}
+
+// Products of rows in double: eight at a time.
+template <typename A>
+struct Eight {
+  typedef A type __attribute__((vector_size(8 * sizeof(A))));
+  typedef double wide __attribute__((vector_size(64)));
+  static wide product(const A* x, const A* y) {
+    type a, b;
+    std::memcpy(&a, x, sizeof(a));
+    std::memcpy(&b, y, sizeof(b));
+    return __builtin_convertvector(a, wide) * __builtin_convertvector(b, wide);
+  }
+};
+
 template <typename T, typename A, bool Delta>
 class BackwardUnit {
  public:
   explicit BackwardUnit(const RecurrenceBackward& args)
       : args_(args),
-        kp_(padded<A>(args.key_dim)),
-        vp_(padded<A>(args.value_dim)),
-        scratch_(6 * C * kp_ + 6 * C * vp_ + 4 * kp_ * vp_ + 5 * C * C + 5 * C) {
-    for (A** part : {&K_, &Q_, &dK_, &X_}) *part = scratch_.take(C * kp_);
-    for (A** part : {&V_, &U_, &dU_, &dO_, &P_}) *part = scratch_.take(C * vp_);
+        kp_(padded_keys<A>(args.key_dim)),
+        vp_(padded_keys<A>(args.value_dim)),
+        scratch_(5 * C * kp_ + 7 * C * vp_ + 4 * kp_ * vp_ + 3 * C * C + 3 * C) {
+    for (A** part : {&K_, &Q_, &dK_, &dQ_}) *part = scratch_.take(C * kp_);
+    for (A** part : {&V_, &X_, &U_, &dU_, &dO_, &Z_}) *part = scratch_.take(C * vp_);
     KT_ = scratch_.take(kp_ * C), UT_ = scratch_.take(vp_ * C);
-    S_ = scratch_.take(kp_ * vp_), ST_ = scratch_.take(vp_ * kp_);
-    dS_ = scratch_.take(kp_ * vp_), dST_ = scratch_.take(vp_ * kp_);
+    for (A** part : {&S_, &ST_, &dS_, &dST_}) *part = scratch_.take(kp_ * vp_);
     M_ = scratch_.take(C * C), dM_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
     decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
   }
@@ -30,9 +59,9 @@ class BackwardUnit {
     const int64_t state = ((b * Hkv + head) * Kd) * Vd;
     for (int64_t i = 0; i < Kd; ++i)
       if (args_.grad_final)
-        load_row(static_cast<const A*>(args_.grad_final) + state + i * Vd, Vd, vp_, dS_ + i * vp_);
+        load_padded(static_cast<const A*>(args_.grad_final) + state + i * Vd, Vd, dS_ + i * vp_);
       else
-        for (int64_t j = 0; j < vp_; ++j) dS_[i * vp_ + j] = 0;
+        fill_zero(dS_ + i * vp_, vp_);
     const int64_t begin = args_.tokens[b], count = args_.chunks[b + 1] - args_.chunks[b];
     int64_t last_row = args_.rows[b + 1];
     for (int64_t c = count - 1; c >= 0; --c) {
@@ -41,12 +70,33 @@ class BackwardUnit {
       while (first_row > args_.rows[b] && (args_.read ? args_.read[first_row - 1] : first_row - 1) >= t0) --first_row;
       rows_.find(args_, first_row, last_row, t0, n);
       last_row = first_row;
+      look_ahead(head, b, t0, args_.chunks[b] + c - 1);
       run_chunk(head, t0, n, args_.chunks[b] + c);
     }
     for (int64_t i = 0; i < Kd; ++i) store_row(dS_ + i * vp_, Vd, static_cast<A*>(args_.grad_initial) + state + i * Vd);
   }
 
  private:
+  using Range = std::pair<int64_t, int64_t>;
+
+  // The chunk before token t0, which is the next; its states are number `chunk`.
+  void look_ahead(int64_t head, int64_t b, int64_t t0, int64_t chunk) {
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, Hkv = args_.kv_heads, size = sizeof(T);
+    const int64_t wide = sizeof(A), group = H / Hkv, t = t0 - C, token = t * Hkv + head;
+    ahead_.clear();
+    if (t < args_.tokens[b]) return ahead_.stop();
+    ahead_.add(static_cast<const T*>(args_.k) + token * Kd, C, Kd * size, Hkv * Kd * size);
+    ahead_.add(static_cast<const T*>(args_.v) + token * Vd, C, Vd * size, Hkv * Vd * size);
+    ahead_.add(static_cast<T*>(args_.grad_k) + token * Kd, C, Kd * size, Hkv * Kd * size);
+    ahead_.add(static_cast<T*>(args_.grad_v) + token * Vd, C, Vd * size, Hkv * Vd * size);
+    if (Delta) ahead_.add(static_cast<const A*>(args_.updates) + token * Vd, C, Vd * wide, Hkv * Vd * wide);
+    ahead_.add(static_cast<const A*>(args_.chunk_states) + (chunk * Hkv + head) * Kd * Vd, Kd * Vd * wide);
+    const int64_t rows = std::min(rows_.begin - args_.rows[b], C), row = (rows_.begin - rows) * H + head * group;
+    ahead_.add(static_cast<const T*>(args_.q) + row * Kd, rows, group * Kd * size, H * Kd * size);
+    ahead_.add(static_cast<const T*>(args_.grad_o) + row * Vd, rows, group * Vd * size, H * Vd * size);
+    ahead_.add(static_cast<T*>(args_.grad_q) + row * Kd, rows, group * Kd * size, H * Kd * size);
+  }
+
   void run_chunk(int64_t head, int64_t t0, int64_t n, int64_t chunk) {
     load_chunk(head, t0, n, chunk);
     through_state(n);
@@ -68,25 +118,28 @@ class BackwardUnit {
     decay_.compute(static_cast<const A*>(args_.g) + t0 * Hkv + head, Hkv, n);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t token = (t0 + i) * Hkv + head;
-      w_[i] = static_cast<const A*>(args_.w)[token];
-      load_row(static_cast<const T*>(args_.k) + token * Kd, Kd, kp_, K_ + i * kp_);
-      load_row(static_cast<const T*>(args_.v) + token * Vd, Vd, vp_, V_ + i * vp_);
-      load_row(static_cast<const A*>(args_.updates) + token * Vd, Vd, vp_, U_ + i * vp_);
-      dG_[i] = 0;
+      const A w = static_cast<const A*>(args_.w)[token];
+      load_padded(static_cast<const T*>(args_.k) + token * Kd, Kd, K_ + i * kp_);
+      load_padded(static_cast<const T*>(args_.v) + token * Vd, Vd, V_ + i * vp_);
+      if constexpr (Delta) load_padded(static_cast<const A*>(args_.updates) + token * Vd, Vd, X_ + i * vp_);
+      const A* x = (Delta ? X_ : V_) + i * vp_;
+      for (int64_t j = 0; j < vp_; ++j) U_[i * vp_ + j] = w * x[j];
+      w_[i] = w;
     }
+    for (double& x : dG_) x = 0;
     const A* saved = static_cast<const A*>(args_.chunk_states) + ((chunk * Hkv + head) * Kd) * Vd;
-    for (int64_t i = 0; i < Kd; ++i) load_row(saved + i * Vd, Vd, vp_, S_ + i * vp_);
-    transpose(n, Kd, K_, kp_, KT_, C);
-    transpose(n, Vd, U_, vp_, UT_, C);
-    transpose(Kd, Vd, S_, vp_, ST_, kp_);
+    for (int64_t i = 0; i < Kd; ++i) load_padded(saved + i * Vd, Vd, S_ + i * vp_);
+    transpose(n, kp_, K_, kp_, KT_, C);
+    transpose(n, vp_, U_, vp_, UT_, C);
+    transpose(kp_, vp_, S_, vp_, ST_, kp_);
   }
 
   // S1 = e_last S0 + sum_j f_j k_j u_j^T: begins dK and dU, and turns dS (of S1) into its share of S0's.
   void through_state(int64_t n) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim;
-    transpose(Kd, Vd, dS_, vp_, dST_, kp_);
-    gemm<false>(n, vp_, Kd, K_, kp_, 1, dS_, vp_, dU_, vp_);
-    gemm<false>(n, kp_, Vd, U_, vp_, 1, dST_, kp_, dK_, kp_);
+    transpose(kp_, vp_, dS_, vp_, dST_, kp_);
+    product<false>(n, vp_, all(Kd), K_, kp_, 1, dS_, vp_, dU_, vp_);
+    product<false>(n, kp_, all(Vd), U_, vp_, 1, dST_, kp_, dK_, kp_);
     for (int64_t i = 0; i < n; ++i) {
       const A f = decay_.f[i];
       for (int64_t j = 0; j < vp_; ++j) dU_[i * vp_ + j] *= f;
@@ -106,85 +159,157 @@ class BackwardUnit {
   void through_outputs(int64_t h, int64_t n) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, m = rows_.count(), width = padded<A>(n);
     for (int64_t r = 0; r < m; ++r) {
-      load_row(static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd, Kd, kp_, Q_ + r * kp_);
-      load_row(static_cast<const T*>(args_.grad_o) + ((rows_.begin + r) * H + h) * Vd, Vd, vp_, dO_ + r * vp_);
+      load_padded(static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd, Kd, Q_ + r * kp_);
+      load_padded(static_cast<const T*>(args_.grad_o) + ((rows_.begin + r) * H + h) * Vd, Vd, dO_ + r * vp_);
     }
-    decayed_products(m, n, Kd, Q_, kp_, KT_, decay_.D, rows_.token, M_);  // B
-    gemm<true>(n, vp_, m, M_, 1, C, dO_, vp_, dU_, vp_);
-    gemm<false>(m, width, Vd, dO_, vp_, 1, UT_, C, dM_, C);  // d(B), and times D that of q . k
-    for (int64_t r = 0; r < m; ++r) spread_decay_gradient(rows_.token[r], rows_.token[r] + 1, r);
-    gemm<false>(m, kp_, Vd, dO_, vp_, 1, ST_, kp_, X_, kp_);  // S0 do
+    const auto past = [&](int64_t i) { return Range(0, rows_.last(i) + 1); };
+    const auto future = [&](int64_t i) { return Range(rows_.from(i), m); };
+    // B in M, d(B) in dM: panels with a token that the tile's rows read.
+    for_tiles<A>(m, width, [&]<int Vectors>(int64_t i, int64_t j) {
+      if (j > rows_.last(i)) return;
+      Tile<A, kTileRows, Vectors> tile;
+      tile.zero();
+      tile.multiply(Kd, Q_ + i * kp_, kp_, 1, KT_ + j, C);
+      for (int r = 0; r < kTileRows; ++r)
+        for (int v = 0; v < Vectors; ++v) {
+          const A* d = decay_.D + rows_.token[std::min(i + r, m - 1)] * C + j + v * kLanes<A>;
+          vstore(M_ + (i + r) * C + j + v * kLanes<A>, tile.sum[r][v] * vload(d));
+        }
+      tile.zero();
+      tile.multiply(Vd, dO_ + i * vp_, vp_, 1, UT_ + j, C);
+      tile.store(dM_ + i * C + j, C);
+    });
+    product<true>(n, vp_, future, M_, 1, C, dO_, vp_, dU_, vp_);
     for (int64_t r = 0; r < m; ++r) {
       const int64_t i = rows_.token[r];
-      for (int64_t j = 0; j < kp_; ++j) X_[r * kp_ + j] *= decay_.e[i];
-      dG_[i] += dot(kp_, Q_ + r * kp_, X_ + r * kp_);
+      dG_[i] += spread_decay_gradient(i + 1, M_ + r * C, dM_ + r * C);
+      scale_row(rows_.last(r / kTileRows * kTileRows) + 1, decay_.D + i * C, dM_ + r * C);  // of q . k, and no future
     }
-    gemm<true>(n, kp_, m, dM_, 1, C, Q_, kp_, dK_, kp_);
-    gemm<true>(m, kp_, n, dM_, C, 1, K_, kp_, X_, kp_);
+    product<false>(m, kp_, all(Vd), dO_, vp_, 1, ST_, kp_, dQ_, kp_);  // S0 do
     for (int64_t r = 0; r < m; ++r) {
-      store_row(X_ + r * kp_, Kd, static_cast<T*>(args_.grad_q) + ((rows_.begin + r) * H + h) * Kd);
-      for (int64_t j = 0; j < kp_; ++j) Q_[r * kp_ + j] *= decay_.e[rows_.token[r]];
+      const A e = decay_.e[rows_.token[r]];
+      for (int64_t j = 0; j < kp_; ++j) dQ_[r * kp_ + j] *= e;
+      dG_[rows_.token[r]] += dot(kp_, Q_ + r * kp_, dQ_ + r * kp_);
     }
-    gemm<true>(Kd, vp_, m, Q_, 1, kp_, dO_, vp_, dS_, vp_);
+    product<true>(n, kp_, future, dM_, 1, C, Q_, kp_, dK_, kp_);
+    product<true>(m, kp_, past, dM_, C, 1, K_, kp_, dQ_, kp_);
+    for (int64_t r = 0; r < m; ++r) {
+      store_row(dQ_ + r * kp_, Kd, static_cast<T*>(args_.grad_q) + ((rows_.begin + r) * H + h) * Kd);
+      const A e = decay_.e[rows_.token[r]];
+      for (int64_t j = 0; j < kp_; ++j) Q_[r * kp_ + j] *= e;
+    }
+    product<true>(Kd, vp_, all(m), Q_, 1, kp_, dO_, vp_, dS_, vp_);
   }
 
-  // Row r of dM holds d(M_ij), and row r of M the M_ij = D_ij x . k_j, for j < `limit`: adds what they give G, and
-  // turns the row into the gradient of x . k_j (zero from `limit` on).
-  void spread_decay_gradient(int64_t i, int64_t limit, int64_t r) {
-    A *dm = dM_ + r * C, *m = M_ + r * C;
-    const A* d = decay_.D + i * C;
-    double sum = 0;
-    for (int64_t j = 0; j < limit; ++j) {
-      const double share = static_cast<double>(dm[j]) * static_cast<double>(m[j]);
+  static auto all(int64_t k) {
+    return [k](int64_t) { return Range(0, k); };
+  }
+
+  // C[m, n] = A B or C + A B over those k of each tile of rows that `range(i)` = [begin, end) names; m is rounded up to
+  // whole tiles. Element (i, p) of A is a[i * a_row + p * a_col].
+  template <bool Accumulate, typename Over>
+  void product(int64_t m, int64_t n, Over&& range, const A* a, int64_t a_row, int64_t a_col, const A* b, int64_t ldb,
+               A* c, int64_t ldc) {
+    for_tiles<A>(m, n, [&]<int Vectors>(int64_t i, int64_t j) {
+      const auto [begin, end] = range(i);
+      Tile<A, kTileRows, Vectors> tile;
+      if (Accumulate)
+        tile.load(c + i * ldc + j, ldc);
+      else
+        tile.zero();
+      tile.multiply(end - begin, a + i * a_row + begin * a_col, a_row, a_col, b + begin * ldb + j, ldb);
+      tile.store(c + i * ldc + j, ldc);
+      ahead_.fetch(16);
+    });
+  }
+
+  // For j < limit, m_j = D_ij x . k_j and dm_j its gradient: what they take from G_j, and returns what they give G_i.
+  double spread_decay_gradient(int64_t limit, const A* m, const A* dm) {
+    typename Eight<A>::wide sum{};
+    for (int64_t j = 0; j < limit; j += 8) {
+      auto share = Eight<A>::product(m + j, dm + j), before = share;
+      for (int l = 0; l < 8; ++l) share[l] = j + l < limit ? share[l] : 0;
+      std::memcpy(&before, dG_ + j, sizeof(before));
+      before -= share;
+      std::memcpy(dG_ + j, &before, sizeof(before));
       sum += share;
-      dG_[j] -= share;
-      dm[j] *= d[j];
     }
-    dG_[i] += sum;
-    for (int64_t j = limit; j < C; ++j) dm[j] = 0;
+    double total = 0;
+    for (int l = 0; l < 8; ++l) total += sum[l];
+    return total;
   }
 
-  // u_i = w_i (v_i - e_i S0^T k_i - sum_j M_ij u_j), or w_i v_i: the gradients of v and w, and the rest of dK and dS.
+  // Whether enough of S0 is left at the end of a tile of tokens for v - x to show it without loss of digits.
+  bool keeps_state(int64_t i, int64_t n) const { return decay_.e[std::min(i + kTileRows, n) - 1] > A(0.125); }
+
+  static void scale_row(int64_t n, const A* by, A* x) {
+    for (int64_t j = 0; j < n; j += kLanes<A>) vstore(x + j, vload(x + j) * vload(by + j));
+  }
+
+  // u_i = w_i x_i; and the delta rule's x_i = v_i - e_i S0^T k_i - sum_j M_ij u_j: the gradients of v and w, and the
+  // rest of dK and dS.
   void through_updates(int64_t head, int64_t t0, int64_t n) {
-    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads, width = padded<A>(n);
+    const int64_t Vd = args_.value_dim, Hkv = args_.kv_heads, end = round_up(n, kTileRows);
+    fill_zero(dU_ + n * vp_, (end - n) * vp_);
     if constexpr (Delta) {
-      decayed_products(n, n, Kd, K_, kp_, KT_, decay_.D, nullptr, M_);
-      clear_diagonal(n, M_);
-      solve_lower_transposed(n, vp_, M_, w_, dU_);             // d(R), R the right side of the triangular system
-      gemm<false>(n, vp_, Kd, K_, kp_, 1, S_, vp_, P_, vp_);   // S0^T k
-      gemm<false>(n, width, Vd, dU_, vp_, 1, UT_, C, dM_, C);  // -d(M_ij) / w_i
+      for_tiles<A>(n, vp_, [&]<int Vectors>(int64_t i, int64_t j) {
+        if (keeps_state(i, n)) return;
+        Tile<A, kTileRows, Vectors> tile;
+        tile.zero();
+        if (decay_.e[i] > 0) tile.multiply(args_.key_dim, K_ + i * kp_, kp_, 1, S_ + j, vp_);
+        tile.store(Z_ + i * vp_ + j, vp_);  // S0^T k
+      });
+      key_products<By::row>(n, args_.key_dim, K_, kp_, KT_, decay_.D, w_, M_);  // -w_i M_ij
+      fill_zero(M_ + n * C, (end - n) * C);
+      solve_lower_transposed(n, vp_, M_, dU_);  // d(u) with what later tokens' x take from it
+      for_tiles<A>(n, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
+        if (j >= i + kTileRows) return;
+        Tile<A, kTileRows, Vectors> tile;
+        tile.zero();
+        tile.multiply(Vd, dU_ + i * vp_, vp_, 1, UT_ + j, C);
+        tile.store(dM_ + i * C + j, C);  // d(u_i) . u_j = -d(M_ij) / w_i
+      });
     }
     for (int64_t i = 0; i < n; ++i) {
-      A *dr = dU_ + i * vp_, *p = P_ + i * vp_, *v = V_ + i * vp_;
-      A dw = dot(vp_, dr, v);
+      A *dx = dU_ + i * vp_, *v = V_ + i * vp_;
+      const A* x = Delta ? X_ + i * vp_ : v;
+      static_cast<A*>(args_.grad_w)[(t0 + i) * Hkv + head] = dot(vp_, dx, x);
+      for (int64_t j = 0; j < vp_; ++j) dx[j] *= w_[i];
+      store_row(dx, Vd, static_cast<T*>(args_.grad_v) + ((t0 + i) * Hkv + head) * Vd);
       if constexpr (Delta) {
-        const A e = decay_.e[i], read = e * dot(vp_, dr, p);
-        dw -= read;
-        for (int64_t j = 0; j < i; ++j) dw -= dM_[i * C + j] * M_[i * C + j];
-        dG_[i] -= static_cast<double>(w_[i] * read);
+        const double through_products = spread_decay_gradient(i, M_ + i * C, dM_ + i * C);
+        if (keeps_state(i / kTileRows * kTileRows, n)) {
+          // e_i S0^T k_i = v_i - x_i - sum_j M_ij u_j, and the sum's share cancels that of the products.
+          for (int64_t j = 0; j < vp_; ++j) v[j] -= x[j];
+          dG_[i] -= static_cast<double>(dot(vp_, dx, v));
+        } else {
+          dG_[i] += through_products - static_cast<double>(decay_.e[i] * dot(vp_, dx, Z_ + i * vp_));
+        }
+        for (int64_t j = 0; j < vp_; ++j) Z_[i * vp_ + j] = -decay_.e[i] * dx[j];  // d(S0^T k_i)
+        scale_row(i, decay_.D + i * C, dM_ + i * C);
         for (int64_t j = 0; j < i; ++j) dM_[i * C + j] *= -w_[i];
-        for (int64_t j = 0; j < vp_; ++j) p[j] = -w_[i] * e * dr[j];  // d(S0^T k_i)
+        for (int64_t j = i; j < round_up(i + 1, kTileRows); ++j) dM_[i * C + j] = 0;
       }
-      for (int64_t j = 0; j < vp_; ++j) dr[j] *= w_[i];
-      static_cast<A*>(args_.grad_w)[(t0 + i) * Hkv + head] = dw;
-      store_row(dr, Vd, static_cast<T*>(args_.grad_v) + ((t0 + i) * Hkv + head) * Vd);
     }
     if constexpr (Delta) {
-      for (int64_t i = 0; i < n; ++i) spread_decay_gradient(i, i, i);
-      gemm<true>(n, kp_, n, dM_, C, 1, K_, kp_, dK_, kp_);
-      gemm<true>(n, kp_, n, dM_, 1, C, K_, kp_, dK_, kp_);
-      gemm<true>(n, kp_, Vd, P_, vp_, 1, ST_, kp_, dK_, kp_);
-      gemm<true>(Kd, vp_, n, K_, 1, kp_, P_, vp_, dS_, vp_);
+      fill_zero(dM_ + n * C, (end - n) * C);
+      const auto past = [&](int64_t i) { return Range(0, std::min(i + kTileRows, n)); };
+      const auto future = [&](int64_t i) { return Range(i, n); };
+      product<true>(n, kp_, past, dM_, C, 1, K_, kp_, dK_, kp_);
+      product<true>(n, kp_, future, dM_, 1, C, K_, kp_, dK_, kp_);
+      product<true>(n, kp_, all(Vd), Z_, vp_, 1, ST_, kp_, dK_, kp_);
+      product<true>(args_.key_dim, vp_, all(n), K_, 1, kp_, Z_, vp_, dS_, vp_);
     }
   }
 
   const RecurrenceBackward& args_;
   const int64_t kp_, vp_;
   Scratch<A> scratch_;
-  A *K_, *Q_, *dK_, *X_, *V_, *U_, *dU_, *dO_, *P_, *KT_, *UT_, *S_, *ST_, *dS_, *dST_, *M_, *dM_, *w_;
+  A *K_, *Q_, *dK_, *dQ_, *V_, *X_, *U_, *dU_, *dO_, *Z_, *KT_, *UT_, *S_, *ST_, *dS_, *dST_, *M_, *dM_, *w_;
   Decays<A> decay_;
   double dG_[C];
   ChunkRows rows_;
+  Ahead ahead_;
 };
 
 }  // namespace oryx::ops::ORYX_ISA

@@ -1,75 +1,133 @@
 #pragma once
 
-// Small matrix products for workspaces in cache, register-blocked. Included by cpu.cpp only.
+// Matrix products on workspaces in cache, from one register-blocked tile. Included by cpu.cpp only.
+//
+// Elements are float, double, or Pair: two bfloat16, neighbours along the summed dimension, whose products are exact
+// and summed in float. With pairs, k counts pairs: A is a row-major bfloat16 matrix read 32 bits at a time, and B has
+// the words of ops/common/pairs.h.
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+#include <type_traits>
+
+#include "ops/common/arithmetic.h"
 #include "ops/common/vec.h"
 
 namespace oryx::ops::ORYX_ISA {
 
-namespace detail {
+using Pair = uint32_t;  // the earlier element in the low half
 
-#if defined(__AVX512F__)
-inline constexpr int kRows = 8;
+// The elements that products of tensors of T are taken of: pairs pay where one instruction multiplies and adds them.
+#if defined(__AVX512BF16__)
+template <typename T>
+inline constexpr bool kPairs = std::is_same_v<T, Bf16>;
 #else
-inline constexpr int kRows = 6;
+template <typename T>
+inline constexpr bool kPairs = false;
+#endif
+template <typename T>
+using Element = std::conditional_t<kPairs<T>, Pair, Arithmetic<T>>;
+
+// How the elements of a product are multiplied and added; `row` prepares a vector of B for use by many rows of A.
+template <typename E>
+struct Product {
+  using Sum = E;
+  using Row = Vec<E>;
+  static Row row(Vec<E> b) { return b; }
+  static void add(Vec<E>& sum, E a, const Row& b) { sum += a * b; }
+};
+#if defined(__AVX512BF16__)
+template <>
+struct Product<Pair> {
+  using Sum = float;
+  using Row = __m512bh;
+  static Row row(Vec<Pair> b) { return reinterpret_cast<Row>(b); }
+  static void add(Vec<float>& sum, Pair a, const Row& b) {
+    const __m512i pairs = _mm512_set1_epi32(static_cast<int>(a));
+    sum = reinterpret_cast<Vec<float>>(
+        _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(pairs), b));
+  }
+};
 #endif
 
-template <typename T, int Rows, int Vectors, bool Accumulate>
-inline void tile(int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t ldb, T* c, int64_t ldc) {
-  Vec<T> sum[Rows][Vectors];
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v) sum[r][v] = Accumulate ? vload(c + r * ldc + v * kLanes<T>) : Vec<T>{};
-  for (int64_t p = 0; p < k; ++p) {
-    Vec<T> row[Vectors];
-    for (int v = 0; v < Vectors; ++v) row[v] = vload(b + p * ldb + v * kLanes<T>);
-    for (int r = 0; r < Rows; ++r) {
-      const T x = a[r * a_row + p * a_col];
-      for (int v = 0; v < Vectors; ++v) sum[r][v] += x * row[v];
+#if defined(__AVX512F__)
+inline constexpr int kTileRows = 8;
+#else
+inline constexpr int kTileRows = 4;
+#endif
+
+// Rows x Vectors sums in registers: GCC keeps them there only when all is inlined.
+template <typename A, int Rows, int Vectors>
+struct Tile {
+  Vec<A> sum[Rows][Vectors];
+
+  [[gnu::always_inline]] void zero() {
+    for (int r = 0; r < Rows; ++r)
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = Vec<A>{};
+  }
+  [[gnu::always_inline]] void load(const A* c, int64_t ldc) {
+    for (int r = 0; r < Rows; ++r)
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = vload(c + r * ldc + v * kLanes<A>);
+  }
+  // += A[Rows, k] B[k, Vectors]; element (r, p) of A is a[r * a_row + p * a_col].
+  template <typename E>
+  [[gnu::always_inline]] void multiply(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t ldb) {
+    static_assert(Vectors <= 2);
+    for (int64_t p = 0; p < k; ++p, a += a_col, b += ldb) {
+      const auto first = Product<E>::row(vload(b)), second = Product<E>::row(vload(b + (Vectors - 1) * kLanes<E>));
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        E x;  // pairs lie in rows of bfloat16
+        std::memcpy(&x, a + r * a_row, sizeof(x));
+        Product<E>::add(sum[r][0], x, first);
+        if constexpr (Vectors == 2) Product<E>::add(sum[r][1], x, second);
+      }
     }
   }
-  for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < Vectors; ++v) vstore(c + r * ldc + v * kLanes<T>, sum[r][v]);
-}
-
-template <typename T, int Rows, bool Accumulate>
-inline void row_block(int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t ldb, T* c,
-                      int64_t ldc) {
-  int64_t j = 0;
-  for (; j + 2 * kLanes<T> <= n; j += 2 * kLanes<T>)
-    tile<T, Rows, 2, Accumulate>(k, a, a_row, a_col, b + j, ldb, c + j, ldc);
-  for (; j < n; j += kLanes<T>) tile<T, Rows, 1, Accumulate>(k, a, a_row, a_col, b + j, ldb, c + j, ldc);
-}
-
-template <typename T, int Rows, bool Accumulate>
-inline void remainder(int64_t rows, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b,
-                      int64_t ldb, T* c, int64_t ldc) {
-  if constexpr (Rows > 0) {
-    if (rows == Rows)
-      row_block<T, Rows, Accumulate>(n, k, a, a_row, a_col, b, ldb, c, ldc);
-    else
-      remainder<T, Rows - 1, Accumulate>(rows, n, k, a, a_row, a_col, b, ldb, c, ldc);
+  [[gnu::always_inline]] void store(A* c, int64_t ldc) const {
+    for (int r = 0; r < Rows; ++r)
+      for (int v = 0; v < Vectors; ++v) vstore(c + r * ldc + v * kLanes<A>, sum[r][v]);
   }
+};
+
+// work.template operator()<Vectors>(j) for column panels of two vectors, and of one at the end; n is a multiple of
+// kLanes<A>. Panels come outermost in a product: the panel of B stays in the first cache while rows of A go by.
+template <typename A, typename Work>
+inline void for_panels(int64_t n, Work&& work) {
+  int64_t j = 0;
+  for (; j + 2 * kLanes<A> <= n; j += 2 * kLanes<A>) work.template operator()<2>(j);
+  for (; j < n; j += kLanes<A>) work.template operator()<1>(j);
 }
 
-}  // namespace detail
-
-// C[m, n] = A[m, k] B[k, n], or += when Accumulate. Element (i, p) of A is a[i * a_row + p * a_col], so a transposed A
-// costs nothing; B and C are row-major, and n is a multiple of kLanes<T> (padded rows).
-template <bool Accumulate, typename T>
-inline void gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t ldb,
-                 T* c, int64_t ldc) {
+// work.template operator()<Rows>(i) for blocks of kTileRows of m rows, and smaller ones at the end.
+template <typename Work>
+inline void for_rows(int64_t m, Work&& work) {
   int64_t i = 0;
-  for (; i + detail::kRows <= m; i += detail::kRows)
-    detail::row_block<T, detail::kRows, Accumulate>(n, k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc);
-  detail::remainder<T, detail::kRows - 1, Accumulate>(m - i, n, k, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc,
-                                                      ldc);
+  for (; i + kTileRows <= m; i += kTileRows) work.template operator()<kTileRows>(i);
+  if (kTileRows > 4 && i + 4 <= m) work.template operator()<4>(i), i += 4;
+  if (i + 2 <= m) work.template operator()<2>(i), i += 2;
+  if (i < m) work.template operator()<1>(i);
 }
 
-// dst[j * ldd + i] = src[i * lds + j] for i < m, j < n.
-template <typename T>
-inline void transpose(int64_t m, int64_t n, const T* src, int64_t lds, T* dst, int64_t ldd) {
-  for (int64_t j = 0; j < n; ++j)
-    for (int64_t i = 0; i < m; ++i) dst[j * ldd + i] = src[i * lds + j];
+// C[m, n] = A[m, k] B[k, n], or += when Accumulate. A transposed A costs nothing (see Tile); B and C are row-major, and
+// n is a multiple of kLanes<A> (padded rows).
+template <bool Accumulate, typename E>
+inline void gemm(int64_t m, int64_t n, int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t ldb,
+                 typename Product<E>::Sum* c, int64_t ldc) {
+  using A = typename Product<E>::Sum;
+  for_panels<A>(n, [&]<int Vectors>(int64_t j) {
+    for_rows(m, [&]<int Rows>(int64_t i) {
+      Tile<A, Rows, Vectors> tile;
+      if (Accumulate)
+        tile.load(c + i * ldc + j, ldc);
+      else
+        tile.zero();
+      tile.multiply(k, a + i * a_row, a_row, a_col, b + j, ldb);
+      tile.store(c + i * ldc + j, ldc);
+    });
+  });
 }
 
 // Sum of x[i] * y[i], n a multiple of kLanes<T>.
@@ -78,12 +136,6 @@ inline T dot(int64_t n, const T* x, const T* y) {
   Vec<T> sum{};
   for (int64_t i = 0; i < n; i += kLanes<T>) sum += vload(x + i) * vload(y + i);
   return vsum<T>(sum);
-}
-
-// y += x * scale, n a multiple of kLanes<T>.
-template <typename T>
-inline void axpy(int64_t n, T scale, const T* x, T* y) {
-  for (int64_t i = 0; i < n; i += kLanes<T>) vstore(y + i, vload(y + i) + vload(x + i) * scale);
 }
 
 }  // namespace oryx::ops::ORYX_ISA

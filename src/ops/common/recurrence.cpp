@@ -65,9 +65,11 @@ ForwardOutputs run_forward(const RecurrenceKind& kind, const RecurrenceInputs& i
   p.fill(args);
   if (keep) {
     out.chunk_states = at::empty({p.chunks.back(), Hkv, Kd, Vd}, acc);
-    out.updates = at::empty({p.packing.num_tokens(), Hkv, Vd}, acc);
     args.chunk_states = out.chunk_states.mutable_data_ptr();
-    args.updates = out.updates.mutable_data_ptr();
+    if (kind.delta) {
+      out.updates = at::empty({p.packing.num_tokens(), Hkv, Vd}, acc);
+      args.updates = out.updates.mutable_data_ptr();
+    }
   }
   args.o = out.o.mutable_data_ptr();
   args.final_state = out.final_state.mutable_data_ptr();
@@ -100,7 +102,7 @@ struct RecurrenceFunction : torch::autograd::Function<RecurrenceFunction> {
     RecurrenceBackward args{};
     p.fill(args);
     args.chunk_states = saved[8].mutable_data_ptr();
-    args.updates = saved[9].mutable_data_ptr();
+    if (kind.delta) args.updates = saved[9].mutable_data_ptr();
     const at::Tensor grad_o = grads[0].defined()
                                   ? grads[0].contiguous()
                                   : at::zeros({p.packing.num_rows(), args.heads, args.value_dim}, p.q.options());

@@ -20,7 +20,7 @@ struct RecurrenceArgs {
   const void *g, *w;                                       // acc [N, Hkv]: log decay; beta or dt
   const void* initial;                                     // acc [B, Hkv, Kd, Vd] or null
   // Kept for the backward pass (null when there is none): the state before each chunk, acc [chunks, Hkv, Kd, Vd], and
-  // what each token writes into the state beside its key, acc [N, Hkv, Vd].
+  // of the delta rule the x of each token (ops/common/chunk_scan.h), acc [N, Hkv, Vd].
   void *chunk_states, *updates;
 };
 

@@ -101,6 +101,16 @@ inline void for_vectors(int64_t n, Step&& step) {
   if (i < n) step(i, Part{n - i});
 }
 
+// dst [padded row] = src [n], zeros behind.
+template <typename T, typename A>
+inline void load_padded(const T* src, int64_t n, A* dst) {
+  for_vectors<A>(n, [&](int64_t i, auto size) { vstore(dst + i, Vec<A>(get(src + i, size))); });
+}
+template <typename T, typename A>
+inline void store_row(const A* src, int64_t n, T* dst) {
+  for_vectors<A>(n, [&](int64_t i, auto size) { put(dst + i, vload(src + i), size); });
+}
+
 // Scratch memory of one thread, aligned to a vector.
 template <typename A>
 class Workspace {

@@ -3,9 +3,15 @@
 // Vectors of the instruction set a kernel is compiled for, in the compiler's own vector types. Included by cpu.cpp
 // only.
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "ops/common/bf16.h"
 
@@ -31,15 +37,22 @@ struct VecType<double> {
   typedef double type __attribute__((vector_size(kVectorBytes)));
   typedef int64_t mask __attribute__((vector_size(kVectorBytes)));
 };
+template <>
+struct VecType<uint32_t> {
+  typedef uint32_t type __attribute__((vector_size(kVectorBytes)));
+};
 template <typename T>
 using Vec = typename VecType<T>::type;
 template <typename T>
 inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
 
+constexpr int64_t round_up(int64_t n, int64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
 // The next multiple of the vector length: rows of workspaces are padded to it with zeros.
 template <typename T>
 constexpr int64_t padded(int64_t n) {
-  return (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  return round_up(n, kLanes<T>);
 }
 
 template <typename T>
@@ -56,18 +69,45 @@ template <typename T>
 inline Vec<T> splat(T x) {
   return Vec<T>{} + x;
 }
+// By halves: the additions of one level do not wait for each other.
 template <typename T>
 inline T vsum(Vec<T> v) {
-  // By halves: the additions of one level do not wait for each other.
-  T x[kLanes<T>];
-  std::memcpy(x, &v, sizeof(v));
-  for (int half = kLanes<T> / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
+  using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+  static constexpr auto table = [] {
+    std::array<Index, 2 * kLanes<T>> index{};
+    for (int i = 0; i < 2 * kLanes<T>; ++i) index[i] = i % kLanes<T>;
+    return index;
+  }();
+  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+    typename VecType<T>::mask index;
+    std::memcpy(&index, table.data() + half, sizeof(index));
+    v += __builtin_shuffle(v, index);
+  }
+  return v[0];
 }
 
 // exp, within 2 ulp; 0 below -87.33 (where a float's exp leaves the normal range), +inf above 88.72. Cody-Waite
 // reduction and a polynomial of degree 6 for 2^r on [-ln2/2, ln2/2].
+template <typename V>
+inline V exp_polynomial(V r) {
+  V p = r * 1.3981999e-3f + 8.3334519e-3f;
+  p = p * r + 4.1665796e-2f;
+  p = p * r + 1.6666664e-1f;
+  p = p * r + 5.0000001e-1f;
+  return (p * r) * r + r + 1.0f;
+}
+#if defined(__AVX512F__)
+inline Vec<float> vexp(Vec<float> x) {
+  const __m512 v = reinterpret_cast<__m512>(x);
+  const __mmask16 kept = _mm512_cmp_ps_mask(v, _mm512_set1_ps(-87.33654f), _CMP_NLT_UQ);  // NaN too
+  // GCC 12's headers warn of an uninitialised value in the forms without a mask.
+  const __m512 y = _mm512_maskz_min_ps(0xffff, _mm512_set1_ps(89.0f), v);
+  const __m512 n = _mm512_maskz_roundscale_ps(0xffff, _mm512_mul_ps(y, _mm512_set1_ps(1.44269504f)), 8);  // to nearest
+  const Vec<float> k = reinterpret_cast<Vec<float>>(n);
+  const Vec<float> r = reinterpret_cast<Vec<float>>(y) - k * 0.693359375f - k * -2.12194440e-4f;
+  return reinterpret_cast<Vec<float>>(_mm512_maskz_scalef_ps(kept, reinterpret_cast<__m512>(exp_polynomial(r)), n));
+}
+#else
 inline Vec<float> vexp(Vec<float> x) {
   using Mask = VecType<float>::mask;
   const Vec<float> low = splat(-87.33654f), high = splat(88.72283f);
@@ -76,12 +116,7 @@ inline Vec<float> vexp(Vec<float> x) {
   y = over ? high : y;
   const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Vec<float> n = (y * 1.44269504f + magic) - magic;
-  const Vec<float> r = y - n * 0.693359375f - n * -2.12194440e-4f;
-  Vec<float> p = r * 1.3981999e-3f + 8.3334519e-3f;
-  p = p * r + 4.1665796e-2f;
-  p = p * r + 1.6666664e-1f;
-  p = p * r + 5.0000001e-1f;
-  p = (p * r) * r + r + 1.0f;
+  const Vec<float> p = exp_polynomial(y - n * 0.693359375f - n * -2.12194440e-4f);
   // 2^n in two factors, so that n = 128 does not overflow the exponent before the product does.
   const Mask k = __builtin_convertvector(n, Mask), half = k >> 1;
   Vec<float> a, b;
@@ -93,20 +128,10 @@ inline Vec<float> vexp(Vec<float> x) {
   out = over ? splat(__builtin_inff()) : out;
   return nan ? x : out;
 }
+#endif
 inline Vec<double> vexp(Vec<double> x) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = std::exp(x[i]);
   return x;
-}
-
-// dst[0:n) = src[0:n) * scale, then zeros up to `pad`.
-template <typename T, typename In>
-inline void load_row(const In* src, int64_t n, int64_t pad, T* dst, T scale = T(1)) {
-  for (int64_t i = 0; i < n; ++i) dst[i] = load<T>(src + i) * scale;
-  for (int64_t i = n; i < pad; ++i) dst[i] = 0;
-}
-template <typename T, typename Out>
-inline void store_row(const T* src, int64_t n, Out* dst) {
-  for (int64_t i = 0; i < n; ++i) store(dst + i, src[i]);
 }
 
 }  // namespace oryx::ops::ORYX_ISA

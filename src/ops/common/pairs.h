@@ -1,0 +1,96 @@
+#pragma once
+
+// Rearranging workspaces for products: transposes, and pairs of bfloat16. Included by cpu.cpp only.
+
+#include <array>
+
+#include "ops/common/gemm.h"
+#include "ops/common/rows.h"
+
+namespace oryx::ops::ORYX_ISA {
+
+// The first (second) halves of two vectors, element by element in turn.
+template <bool Second, typename T>
+inline Vec<T> interleave(Vec<T> a, Vec<T> b) {
+  using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+  typedef Index Mask __attribute__((vector_size(kVectorBytes)));
+  static constexpr auto table = [] {
+    std::array<Index, kLanes<T>> index{};
+    for (int i = 0; i < kLanes<T>; ++i) index[i] = (i % 2) * kLanes<T> + i / 2 + (Second ? kLanes<T> / 2 : 0);
+    return index;
+  }();
+  Mask mask;
+  std::memcpy(&mask, table.data(), sizeof(mask));
+  return __builtin_shuffle(a, b, mask);
+}
+
+// dst[j * ldd + i] = src[i * lds + j] for i < m, j < n, both rounded up to whole vectors. Each stage is a perfect shuffle
+// of a square of one vector's side, which rotates the bits of (row, column); after log2(side) of them the two are swapped.
+template <typename T>
+inline void transpose(int64_t m, int64_t n, const T* src, int64_t lds, T* dst, int64_t ldd) {
+  constexpr int L = kLanes<T>;
+  for (int64_t i = 0; i < m; i += L)
+    for (int64_t j = 0; j < n; j += L) {
+      Vec<T> x[L], y[L];
+      for (int r = 0; r < L; ++r) x[r] = vload(src + (i + r) * lds + j);
+      for (int half = 1; half < L; half *= 2) {
+        for (int r = 0; r < L / 2; ++r) {
+          y[2 * r] = interleave<false, T>(x[r], x[r + L / 2]);
+          y[2 * r + 1] = interleave<true, T>(x[r], x[r + L / 2]);
+        }
+        for (int r = 0; r < L; ++r) x[r] = y[r];
+      }
+      for (int r = 0; r < L; ++r) vstore(dst + (j + r) * ldd + i, x[r]);
+    }
+}
+
+// Rounded to bfloat16, in the upper half of each word; numbers are finite.
+inline Words round_up_half(Vec<float> x) {
+  const Words bits = reinterpret_cast<Words>(x);
+  return bits + 0x7fffu + ((bits >> 16) & 1u);
+}
+inline Vec<Pair> pair(Vec<float> low, Vec<float> high) {
+  return (round_up_half(low) >> 16) | (round_up_half(high) & 0xffff0000u);
+}
+
+// dst [ceil(k/2), n] of pairs: rows 2p and 2p + 1 of src [k, n], zeros for a row k. n is a multiple of kLanes<float>.
+inline void pair_rows(int64_t k, int64_t n, const float* src, int64_t lds, Pair* dst, int64_t ldd) {
+  for (int64_t p = 0; p < k; p += 2)
+    for (int64_t j = 0; j < n; j += kLanes<float>) {
+      const Vec<float> next = p + 1 < k ? vload(src + (p + 1) * lds + j) : Vec<float>{};
+      vstore(dst + p / 2 * ldd + j, pair(vload(src + p * lds + j), next));
+    }
+}
+// The same of bfloat16 rows, `stride` elements apart; columns from n to its whole vector become zeros.
+inline void pair_rows(int64_t k, int64_t n, const Bf16* src, int64_t stride, Pair* dst, int64_t ldd) {
+  for (int64_t p = 0; p < k; p += 2) {
+    const Bf16 *low = src + p * stride, *high = low + stride;
+    for_vectors<float>(n, [&](int64_t j, auto size) {
+      const Words next = p + 1 < k ? reinterpret_cast<Words>(get(high + j, size)) : Words{};
+      vstore(dst + p / 2 * ldd + j, (reinterpret_cast<Words>(get(low + j, size)) >> 16) | next);
+    });
+  }
+}
+
+// A row of n stored elements as elements of products, zeros behind them up to `width` of the stored elements (a
+// multiple of what a vector of products' elements holds).
+template <typename T>
+inline void load_elements(const T* src, int64_t n, int64_t width, Element<T>* dst) {
+  if constexpr (kPairs<T>) {
+    std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(T));
+    std::memset(reinterpret_cast<T*>(dst) + n, 0, static_cast<size_t>(width - n) * sizeof(T));
+  } else {
+    load_padded(src, n, dst);
+    fill_zero(dst + padded<Element<T>>(n), width - padded<Element<T>>(n));
+  }
+}
+
+// dst [padded row] = src [n] rounded to bfloat16, two neighbours to a word.
+inline void pair_columns(int64_t n, const float* src, Pair* dst) {
+  for (int64_t j = 0; j < n; j += kLanes<float>) {
+    const HalfWords half = truncate(round_up_half(vload(src + j)) >> 16);
+    std::memcpy(reinterpret_cast<char*>(dst) + j * 2, &half, sizeof(half));
+  }
+}
+
+}  // namespace oryx::ops::ORYX_ISA
