@@ -25,7 +25,7 @@
 #include <type_traits>
 
 #include "ops/common/pairs.h"
-#include "ops/common/recurrence_args.h"
+#include "ops/common/recurrence_step.h"
 
 namespace oryx::ops::ORYX_ISA {
 
@@ -198,7 +198,8 @@ class ForwardUnit {
         slice_(padded<A>((args.value_dim + value_slices - 1) / value_slices)),
         lds_(skewed<A>(slice_)),
         kp_(padded_keys<A>(args.key_dim)),
-        scratch_(4 * C * kp_ + 3 * C * slice_ + 2 * kp_ * lds_ + 3 * C * C + 4 * C) {
+        scratch_(4 * C * kp_ + 3 * C * slice_ + 2 * kp_ * lds_ + 3 * C * C + 4 * C),
+        step_(args) {
     K_ = scratch_.take(C * kp_), X_ = scratch_.take(C * kp_), U_ = scratch_.take(C * slice_);
     S_ = scratch_.take(kp_ * lds_), M_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
     decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
@@ -216,6 +217,7 @@ class ForwardUnit {
     const int64_t v0 = slice_index * slice_, Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
     if (v0 >= Vd) return;
     const int64_t vd = v0 + slice_ < Vd ? slice_ : Vd - v0;
+    if (args_.tokens[b + 1] - args_.tokens[b] == 1 && !args_.chunk_states) return step_.run(b, head, v0, vd);
     const int64_t state = ((b * Hkv + head) * Kd) * Vd + v0;
     for (int64_t i = 0; i < Kd; ++i)
       if (args_.initial)
@@ -369,6 +371,7 @@ class ForwardUnit {
   Decays<A> decay_;
   ChunkRows rows_;
   Ahead ahead_;
+  StepUnit<T, A, Delta> step_;
 };
 
 }  // namespace oryx::ops::ORYX_ISA

@@ -24,8 +24,9 @@ inline Vec<T> interleave(Vec<T> a, Vec<T> b) {
   return __builtin_shuffle(a, b, mask);
 }
 
-// dst[j * ldd + i] = src[i * lds + j] for i < m, j < n, both rounded up to whole vectors. Each stage is a perfect shuffle
-// of a square of one vector's side, which rotates the bits of (row, column); after log2(side) of them the two are swapped.
+// dst[j * ldd + i] = src[i * lds + j] for i < m, j < n, both rounded up to whole vectors. Each stage is a perfect
+// shuffle of a square of one vector's side, which rotates the bits of (row, column); after log2(side) of them the two
+// are swapped.
 template <typename T>
 inline void transpose(int64_t m, int64_t n, const T* src, int64_t lds, T* dst, int64_t ldd) {
   constexpr int L = kLanes<T>;
