@@ -18,8 +18,9 @@ struct AttentionForwardPlan {
 
   AttentionForwardPlan(const Packing& packing, int64_t heads, int64_t kv_heads) {
     // Where one block holds all rows of a sequence (decoding), its keys are cut into segments of this many; their
-    // partial results take less room than the keys.
-    constexpr int64_t kSegment = 1024;
+    // partial results take less room than the keys. All heads take a segment before the next one, whose pages would else
+    // fall out of the translation cache between two heads.
+    constexpr int64_t kSegment = 256;
     const int64_t group = heads / kv_heads;
     for (int64_t b = 0; b < packing.sequences(); ++b) {
       const int64_t stacked = (packing.rows[b + 1] - packing.rows[b]) * group;
@@ -39,7 +40,8 @@ struct AttentionForwardPlan {
       }
     }
     std::stable_sort(units.begin(), units.end(), [](const AttentionUnit& x, const AttentionUnit& y) {
-      return x.key_end - x.key_begin > y.key_end - y.key_begin;
+      const int64_t a = x.key_end - x.key_begin, b = y.key_end - y.key_begin;
+      return a != b ? a > b : x.key_begin < y.key_begin;
     });
   }
 };

@@ -2,8 +2,6 @@
 
 // Rearranging workspaces for products: transposes, and pairs of bfloat16. Included by cpu.cpp only.
 
-#include <array>
-
 #include "ops/common/gemm.h"
 #include "ops/common/rows.h"
 
@@ -12,16 +10,7 @@ namespace oryx::ops::ORYX_ISA {
 // The first (second) halves of two vectors, element by element in turn.
 template <bool Second, typename T>
 inline Vec<T> interleave(Vec<T> a, Vec<T> b) {
-  using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
-  typedef Index Mask __attribute__((vector_size(kVectorBytes)));
-  static constexpr auto table = [] {
-    std::array<Index, kLanes<T>> index{};
-    for (int i = 0; i < kLanes<T>; ++i) index[i] = (i % 2) * kLanes<T> + i / 2 + (Second ? kLanes<T> / 2 : 0);
-    return index;
-  }();
-  Mask mask;
-  std::memcpy(&mask, table.data(), sizeof(mask));
-  return __builtin_shuffle(a, b, mask);
+  return shuffle<T>(a, b, [](int i) { return i % 2 * kLanes<T> + i / 2 + (Second ? kLanes<T> / 2 : 0); });
 }
 
 // dst[j * ldd + i] = src[i * lds + j] for i < m, j < n, both rounded up to whole vectors. Each stage is a perfect

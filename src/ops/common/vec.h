@@ -7,11 +7,10 @@
 #include <immintrin.h>
 #endif
 
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
+#include <utility>
 
 #include "ops/common/bf16.h"
 
@@ -40,6 +39,7 @@ struct VecType<double> {
 template <>
 struct VecType<uint32_t> {
   typedef uint32_t type __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t mask __attribute__((vector_size(kVectorBytes)));
 };
 template <typename T>
 using Vec = typename VecType<T>::type;
@@ -69,21 +69,30 @@ template <typename T>
 inline Vec<T> splat(T x) {
   return Vec<T>{} + x;
 }
+namespace detail {
+template <typename T, typename Pick, size_t... I>
+inline Vec<T> shuffle(Vec<T> a, Vec<T> b, Pick, std::index_sequence<I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, Pick{}(static_cast<int>(I))...);
+#else
+  return __builtin_shuffle(a, b, typename VecType<T>::mask{Pick{}(static_cast<int>(I))...});
+#endif
+}
+}  // namespace detail
+
+// Element i is number pick(i) of the elements of a, then b; `pick` captures nothing.
+template <typename T, typename Pick>
+inline Vec<T> shuffle(Vec<T> a, Vec<T> b, Pick pick) {
+  return detail::shuffle<T>(a, b, pick, std::make_index_sequence<kLanes<T>>{});
+}
+
 // By halves: the additions of one level do not wait for each other.
-template <typename T>
+template <typename T, int Half = kLanes<T> / 2>
 inline T vsum(Vec<T> v) {
-  using Index = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
-  static constexpr auto table = [] {
-    std::array<Index, 2 * kLanes<T>> index{};
-    for (int i = 0; i < 2 * kLanes<T>; ++i) index[i] = i % kLanes<T>;
-    return index;
-  }();
-  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
-    typename VecType<T>::mask index;
-    std::memcpy(&index, table.data() + half, sizeof(index));
-    v += __builtin_shuffle(v, index);
-  }
-  return v[0];
+  if constexpr (Half == 0)
+    return v[0];
+  else
+    return vsum<T, Half / 2>(v + shuffle<T>(v, v, [](int i) { return (i + Half) % kLanes<T>; }));
 }
 
 // exp, within 2 ulp; 0 below -87.33 (where a float's exp leaves the normal range), +inf above 88.72. Cody-Waite
