@@ -11,7 +11,7 @@
 
 namespace oryx::bench {
 
-// The cases of some operations that `options` (complete) asks for; those that need most memory come last.
+// The cases of some operations that `options` (complete) asks for, short ones first.
 std::vector<Case> mixer_cases(Inputs& inputs, const OpsOptions& options);  // attention, recurrences, mixed sequences
 std::vector<Case> step_cases(Inputs& inputs, const OpsOptions& options);  // one token a sequence, from a state or cache
 std::vector<Case> pointwise_cases(Inputs& inputs, const OpsOptions& options);  // short_conv, rope, gated_rms_norm

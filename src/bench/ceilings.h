@@ -10,7 +10,8 @@ namespace oryx::bench {
 
 // What the machine can do at most, as loops that do nothing else reach it; the best of a few runs on all threads.
 //   CPU    fp32: multiply-adds in registers. bf16: the faster of that loop and of bfloat16 dot products (vdpbf16ps),
-//          where the processor has them. Reading: several streams a thread through a buffer larger than the caches.
+//          where the processor has them (not AMX's tiles: compare bf16_library_gflops). Reading: several streams a
+//          thread through a buffer larger than the caches.
 //   CUDA   matrix products of the library, and a device copy (bytes read and written).
 struct Ceilings {
   double fp32_gflops = 0, bf16_gflops = 0, read_gb_per_s = 0;

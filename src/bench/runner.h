@@ -19,8 +19,8 @@ struct Effort {
 };
 
 // Fills in seconds and peak_bytes of every row. First each case is called for warming up and for its peak memory, in
-// the given order: put those that need most memory last, so that all later calls find it resident. Then samples are
-// taken in rounds over all cases, so that a slow moment of the machine does not fall on one case alone.
+// the given order: long calls after shorter ones of their kind. Then samples are taken in rounds over all cases, so
+// that a slow moment of the machine does not fall on one case alone.
 void measure(const std::string& title, std::vector<Case>& cases, c10::Device device, const Effort& effort);
 
 }  // namespace oryx::bench
