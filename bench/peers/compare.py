@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,10 @@ def parse_arguments():
     unknown = sorted(set(args.ops.split(",")) - set(OPS))
     if unknown:
         parser.error(f"--ops: no peer for {', '.join(unknown)}; known are {', '.join(OPS)}")
+    if not shutil.which(args.oryx):
+        parser.error(f"--oryx: {args.oryx} is no program; build it, or name the one to measure")
+    if subprocess.run([args.python, "-c", "import torch"], capture_output=True, check=False).returncode != 0:
+        parser.error(f"--python: {args.python} cannot import torch; bench/README.md says how to install the peers")
     return args
 
 

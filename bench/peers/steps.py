@@ -24,7 +24,6 @@ def _tokens(row, device):
 
 def gated_delta_rule_step(row, device, rotation_bytes):
     x, states, turn = _tokens(row, device), _states(row, device, rotation_bytes), itertools.count()
-    arguments = [x[name] for name in ("q", "k", "v", "g", "beta")]
     if device == "cuda":
         from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule as op
         name, options = "flash-linear-attention, fused", {"scale": 1.0}
@@ -35,7 +34,8 @@ def gated_delta_rule_step(row, device, rotation_bytes):
     @torch.no_grad()
     def step():
         i = next(turn) % len(states)
-        states[i] = op(*arguments, initial_state=states[i], output_final_state=True, **options)[1]
+        states[i] = op(x["q"], x["k"], x["v"], g=x["g"], beta=x["beta"], initial_state=states[i],
+                       output_final_state=True, **options)[1]
     yield name, step
 
 
