@@ -46,6 +46,7 @@ int main(int argc, char** argv) {
   oryx::cli::add_score(app, common);
   oryx::cli::add_eval(app, common);
   oryx::cli::add_generate(app, common);
+  oryx::cli::add_bench(app, common);
   oryx::cli::add_demo(app, common);
   // Subcommands run while parsing; the common options must be in force before them.
   app.parse_complete_callback([&] { prepare(common); });

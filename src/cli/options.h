@@ -33,6 +33,7 @@ void add_train(CLI::App& app, Common& common);
 void add_score(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
+void add_bench(CLI::App& app, Common& common);
 void add_demo(CLI::App& app, Common& common);
 
 // A terminal's Interrupted run ends with this status.
