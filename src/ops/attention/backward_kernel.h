@@ -78,7 +78,11 @@ class AttentionBackwardUnit {
   }
   // Rows as elements along the rows, for products that sum over rows.
   static void along_rows(int64_t n, int64_t width, const E* rows, E* to) {
-    if constexpr (kPairs<T>) pair_rows(n, width, reinterpret_cast<const Bf16*>(rows), width, to, width);
+    if constexpr (kPairs<T>) {
+      const int64_t pairs = (n + 1) / 2;
+      pair_rows(n, width, reinterpret_cast<const Bf16*>(rows), width, to, width);
+      if (kMatrixTiles) fill_zero(to + pairs * width, (round_up(pairs, 16) - pairs) * width);
+    }
   }
 
   static void write(const A* x, int64_t n, A scale, T* to) {
@@ -88,7 +92,7 @@ class AttentionBackwardUnit {
   // Stacked rows [begin, begin + m) of the sequence.
   void run_rows(int64_t begin, int64_t m) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, kw = kp_ / kPer, vw = vp_ / kPer;
-    const int64_t kd = (Kd + kPer - 1) / kPer, vd = (Vd + kPer - 1) / kPer, me = (m + kPer - 1) / kPer;
+    const int64_t kd = (Kd + kPer - 1) / kPer, vd = (Vd + kPer - 1) / kPer;
     int64_t place[M];  // of each row in tensors [R, H]
     for (int64_t i = 0; i < m; ++i) {
       const int64_t row = args_.rows[unit_.sequence] + (begin + i) / group_;
@@ -105,11 +109,8 @@ class AttentionBackwardUnit {
       probabilities(p_ + i * C, static_cast<const A*>(args_.lse) + 2 * place[i], seen < n_ ? seen : n_);
     }
     if (args_.grad_v) {
-      if constexpr (kPairs<T>) {
-        pair_rows(m, C, p_, C, pc_, C);
-        along_rows(m, vp_, do_, doc_);
-      }
-      gemm<true>(n_, padded<A>(Vd), me, pc_, 1, C, doc_, vp_, dv_, vp_);
+      if constexpr (kPairs<T>) along_rows(m, vp_, do_, doc_);
+      add_transposed(m, p_, pc_, Vd, doc_, vp_, dv_);
     }
     if (!args_.grad_q && !args_.grad_k) return;
     gemm<false>(m, C, vd, do_, vw, 1, vt_, C, ds_, C);
@@ -124,11 +125,8 @@ class AttentionBackwardUnit {
         vstore(ds_ + i * C + j, vload(p_ + i * C + j) * (vload(ds_ + i * C + j) - delta));
     }
     if (args_.grad_k) {
-      if constexpr (kPairs<T>) {
-        pair_rows(m, C, ds_, C, dsc_, C);
-        along_rows(m, kp_, q_, qc_);
-      }
-      gemm<true>(n_, padded<A>(Kd), me, dsc_, 1, C, qc_, kp_, dk_, kp_);
+      if constexpr (kPairs<T>) along_rows(m, kp_, q_, qc_);
+      add_transposed(m, ds_, dsc_, Kd, qc_, kp_, dk_);
     }
     if (!args_.grad_q) return;
     if constexpr (kPairs<T>) {
@@ -138,6 +136,20 @@ class AttentionBackwardUnit {
       gemm<false>(m, padded<A>(Kd), n_, ds_, C, 1, k_, kp_, dq_, kp_);
     }
     add_to_queries(begin / M, m, place);
+  }
+
+  // out [n, dim] += x^T y over m rows: x [m, C] by way of the elements xc, y along its rows.
+  void add_transposed(int64_t m, const A* x, E* xc, int64_t dim, const E* y, int64_t width, A* out) {
+    const int64_t count = (m + kPer - 1) / kPer;
+    if constexpr (kPairs<T>) pair_rows(m, C, x, C, xc, C);
+    if constexpr (kMatrixTiles && kPairs<T>) {
+      fill_zero(xc + count * C, (round_up(count, 16) - count) * C);
+      E* turned = xc + M / 2 * C;
+      transpose(round_up(count, 16), C, xc, C, turned, M / 2);
+      gemm<true>(n_, padded<A>(dim), count, turned, M / 2, 1, y, width, out, width);
+    } else {
+      gemm<true>(n_, padded<A>(dim), count, xc, 1, C, y, width, out, width);
+    }
   }
 
   // As the forward pass takes few rows: one dot product for each row and key.
@@ -186,6 +198,7 @@ class AttentionBackwardUnit {
   // elements along the rows.
   E *k_, *kt_, *kc_, *v_, *vt_, *q_, *qc_, *do_, *doc_, *pc_, *dsc_;
   A *dk_, *dv_, *dq_, *p_, *ds_, *column_;
+  [[no_unique_address]] MatrixTiles tiles_;
   AttentionKeyBlock unit_{};
   int64_t n_ = 0;
 };

@@ -49,13 +49,14 @@ class AttentionForwardUnit {
   using A = Arithmetic<T>;
   using E = Element<T>;
   static constexpr int64_t M = kAttentionRows, C = kAttentionKeys, kPer = kPairs<T> ? 2 : 1;
+  static constexpr int kRows = kTileRows<E>;
   static constexpr A kLowest = std::numeric_limits<A>::lowest();
 
  public:
   explicit AttentionForwardUnit(const AttentionForward& args)
       : args_(args),
         kp_(round_up(args.key_dim, kLanes<A> * kPer)),
-        vp_(padded<A>(args.value_dim)),
+        vp_(round_up(args.value_dim, std::max<int64_t>(kLanes<A>, kRows))),
         group_(args.heads / args.kv_heads),
         scale_(static_cast<A>(args.scale)),
         scratch_((2 * M + C) * kp_ + (2 * M + C) * vp_ + 2 * M * C + 3 * M + C) {
@@ -113,14 +114,24 @@ class AttentionForwardUnit {
     for (int64_t j = 0; j < n; ++j) load_elements(at(args_.k, t0 + j, Kd), Kd, kp_, copy + j * kp_ / kPer);
     return {copy, kp_ / kPer};
   }
-  Block<E> value_elements(int64_t t0, int64_t n) const {
+  // Element (d, p) of V^T is data[d * row + p * column].
+  struct Values {
+    const E* data;
+    int64_t row, column;
+  };
+  Values value_elements(int64_t t0, int64_t n) const {
     const int64_t Vd = args_.value_dim;
     E* copy = reinterpret_cast<E*>(v_);
     if constexpr (kPairs<T>)
       pair_rows(n, Vd, at(args_.v, t0, Vd), args_.kv_heads * Vd, copy, vp_);
     else
       for (int64_t j = 0; j < n; ++j) load_padded(at(args_.v, t0 + j, Vd), Vd, copy + j * vp_);
-    return {copy, vp_};
+    if constexpr (!(kMatrixTiles && kPairs<T>)) return {copy, 1, vp_};
+    const int64_t pairs = (n + 1) / 2;
+    fill_zero(copy + pairs * vp_, (C / 2 - pairs) * vp_);
+    E* turned = copy + C / 2 * vp_;
+    transpose(C / 2, vp_, copy, vp_, turned, C / 2);
+    return {turned, C / 2, 1};
   }
 
   // With several key/value heads, one head's keys lie too far apart for the processor to see them coming.
@@ -140,7 +151,8 @@ class AttentionForwardUnit {
     fill_zero(o_, vp_ * width);
     for (int64_t t0 = unit_.key_begin; t0 < unit_.key_end; t0 += C) {
       const int64_t n = t0 + C < unit_.key_end ? C : unit_.key_end - t0;
-      const Block<E> k = key_elements(t0, n), v = value_elements(t0, n);
+      const Block<E> k = key_elements(t0, n);
+      const Values v = value_elements(t0, n);
       for (int64_t j = 0; j < C; ++j) {
         prefetch(args_.k, t0 + C + j, Kd);
         prefetch(args_.v, t0 + C + j, Vd);
@@ -157,23 +169,23 @@ class AttentionForwardUnit {
 
   // The block's n keys for the rows of columns [c, c + Vectors).
   template <int Vectors>
-  void panel(Block<E> k, Block<E> v, int64_t t0, int64_t n, int64_t c, int64_t width) {
+  void panel(Block<E> k, Values v, int64_t t0, int64_t n, int64_t c, int64_t width) {
     const int64_t last = std::min(c + Vectors * kLanes<A>, unit_.count) - 1, seen = std::min(n, token_[last] - t0 + 1);
     if (seen <= 0) return;
     Vec<A> shrink[Vectors];
-    if (token_[c] < t0 + seen - 1)
+    if (token_[c] < t0 + seen - 1 || seen % kRows != 0)
       probabilities<true, Vectors>(k, seen, c, width, shrink);
     else
       probabilities<false, Vectors>(k, seen, c, width, shrink);
     const E* p = kPairs<T> ? reinterpret_cast<const E*>(p_) : reinterpret_cast<const E*>(s_);
-    for_rows(args_.value_dim, [&]<int Rows>(int64_t d) {
-      Tile<A, Rows, Vectors> tile;
+    for (int64_t d = 0; d < args_.value_dim; d += kRows) {
+      Tile<A, kRows, Vectors> tile;
       tile.load(o_ + d * width + c, width);
-      for (int r = 0; r < Rows; ++r)
+      for (int r = 0; r < kRows; ++r)
         for (int x = 0; x < Vectors; ++x) tile.sum[r][x] *= shrink[x];
-      tile.multiply((seen + kPer - 1) / kPer, v.data + d, 1, v.stride, p, Vectors * kLanes<A>);
+      tile.multiply((seen + kPer - 1) / kPer, v.data + d * v.row, v.row, v.column, p, Vectors * kLanes<A>);
       tile.store(o_ + d * width + c, width);
-    });
+    }
   }
 
   // exp(logit - maximum) of the first `seen` keys into s_ or, as pairs, p_; `shrink` is what earlier sums are to be
@@ -184,21 +196,22 @@ class AttentionForwardUnit {
     Vec<A> limit[Vectors], before[Vectors], top[Vectors], total[Vectors];
     for (int x = 0; x < Vectors; ++x) {
       limit[x] = vload(limit_ + c + x * L);
+      limit[x] = limit[x] < splat(static_cast<A>(seen - 1)) ? limit[x] : splat(static_cast<A>(seen - 1));
       before[x] = top[x] = vload(max_ + c + x * L);
       total[x] = Vec<A>{};
     }
-    for_rows(seen, [&]<int Rows>(int64_t j) {
-      Tile<A, Rows, Vectors> tile;
+    for (int64_t j = 0; j < seen; j += kRows) {  // the last rows may be any: `limit` leaves them out
+      Tile<A, kRows, Vectors> tile;
       tile.zero();
       tile.multiply((args_.key_dim + kPer - 1) / kPer, k.data + j * k.stride, k.stride, 1,
                     reinterpret_cast<const E*>(q_) + c, width);
       tile.store(s_ + j * stride, stride);
-      for (int r = 0; r < Rows; ++r)
+      for (int r = 0; r < kRows; ++r)
         for (int x = 0; x < Vectors; ++x) {
           const Vec<A> logit = tile.sum[r][x] * scale_;
           top[x] = vmax(top[x], Masked ? (splat(static_cast<A>(j + r)) > limit[x] ? splat(kLowest) : logit) : logit);
         }
-    });
+    }
     const auto weight = [&](int64_t j, int x) {
       const Vec<A> p = vexp(below(vload(s_ + j * stride + x * L), scale_, top[x]));
       return Masked ? (splat(static_cast<A>(j)) > limit[x] ? Vec<A>{} : p) : p;
@@ -215,6 +228,9 @@ class AttentionForwardUnit {
           vstore(s_ + j * stride + x * L, p);
         }
       }
+    if constexpr (kMatrixTiles && kPairs<T>)
+      fill_zero(reinterpret_cast<Pair*>(p_) + (seen + 1) / 2 * stride,
+                round_up((seen + 1) / 2, 16) * stride - (seen + 1) / 2 * stride);
     for (int x = 0; x < Vectors; ++x) {
       shrink[x] = vexp(before[x] - top[x]);
       vstore(sum_ + c + x * L, vload(sum_ + c + x * L) * shrink[x] + total[x]);
@@ -236,7 +252,7 @@ class AttentionForwardUnit {
         for (int64_t i = 0; i < count; ++i) s_[i * C + j] = dot(kw, q_ + i * kw, k.data + j * k.stride);
       }
       for (int64_t i = 0; i < count; ++i) softmax_row(i, token_[i] - t0 + 1, n);
-      gemm<true>(count, vp_, n, s_, C, 1, v.data, v.stride, o_, vp_);
+      gemm<true>(count, padded<A>(Vd), n, s_, C, 1, v.data, v.stride, o_, vp_);
     }
     for (int64_t i = 0; i < count; ++i) emit(i, o_ + i * vp_);
   }
@@ -281,6 +297,7 @@ class AttentionForwardUnit {
   const Workspace<A> scratch_;
   // q_ and o_ are transposed where vectors lie along the rows; q_, k_, v_, p_ and rows_ may hold elements of type E.
   A *q_, *o_, *k_, *v_, *s_, *p_, *rows_, *max_, *sum_, *limit_, *column_;
+  [[no_unique_address]] MatrixTiles tiles_;
   AttentionUnit unit_{};
   int64_t token_[M];
 };

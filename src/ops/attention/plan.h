@@ -18,8 +18,8 @@ struct AttentionForwardPlan {
 
   AttentionForwardPlan(const Packing& packing, int64_t heads, int64_t kv_heads) {
     // Where one block holds all rows of a sequence (decoding), its keys are cut into segments of this many; their
-    // partial results take less room than the keys. All heads take a segment before the next one, whose pages would else
-    // fall out of the translation cache between two heads.
+    // partial results take less room than the keys. All heads take a segment before the next one, whose pages would
+    // else fall out of the translation cache between two heads.
     constexpr int64_t kSegment = 256;
     const int64_t group = heads / kv_heads;
     for (int64_t b = 0; b < packing.sequences(); ++b) {

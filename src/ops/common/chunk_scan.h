@@ -52,7 +52,7 @@ class Scratch {
 // Key dims of workspaces: whole vectors, also as pairs, and whole tiles, since products run down them as well.
 template <typename A>
 constexpr int64_t padded_keys(int64_t n) {
-  return round_up(n, std::max<int64_t>(2 * kLanes<A>, kTileRows));
+  return round_up(n, std::max<int64_t>(2 * kLanes<A>, kTileRows<A>));
 }
 
 // Distance of rows of that width: not a multiple of 512 bytes, where a panel's rows would share few sets of the first
@@ -91,22 +91,25 @@ struct Decays {
   }
 };
 
-// work.operator()<Vectors>(i, j) for tiles of kTileRows rows; m is rounded up to whole tiles, for which workspaces have
+// work.operator()<Vectors>(i, j) for tiles of Rows rows; m is rounded up to whole tiles, for which workspaces have
 // room.
-template <typename A, typename Work>
+template <typename A, int Rows = kTileRows<A>, typename Work>
 inline void for_tiles(int64_t m, int64_t n, Work&& work) {
   for_panels<A>(n, [&]<int Vectors>(int64_t j) {
-    for (int64_t i = 0; i < m; i += kTileRows) work.template operator()<Vectors>(i, j);
+    for (int64_t i = 0; i < m; i += Rows) work.template operator()<Vectors>(i, j);
   });
 }
 
-// The rows of a chunk's queries: local tokens of rows [begin, end).
+// The rows of a chunk's queries, in tiles of Rows: local tokens of rows [begin, end).
+template <int Rows>
 struct ChunkRows {
   int64_t begin, end;
   int64_t token[C];
   int64_t count() const { return end - begin; }
   // The last token of the tile of rows that begins with row i, and the first row that reads token t or a later one.
-  int64_t last(int64_t i) const { return token[std::min(i + kTileRows, count()) - 1]; }
+  int64_t last(int64_t i) const { return token[std::min(i + Rows, count()) - 1]; }
+  // Columns that products with the tile's rows may read: whole tiles, since they are rows of the transposed product.
+  int64_t seen(int64_t i) const { return round_up(last(i) + 1, Rows); }
   int64_t from(int64_t t) const { return std::lower_bound(token, token + count(), t) - token; }
   // Advances from `begin` over the rows that read tokens [t0, t0 + n).
   void find(const RecurrenceArgs& args, int64_t first, int64_t limit, int64_t t0, int64_t n) {
@@ -159,12 +162,13 @@ class Ahead {
 enum class By { row, column };
 template <By by, typename E, typename A>
 inline void key_products(int64_t n, int64_t depth, const E* K, int64_t ldk, const E* KT, const A* D, const A* w, A* M) {
-  for_tiles<A>(n, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
-    if (j >= i + kTileRows) return;  // the future
-    Tile<A, kTileRows, Vectors> tile;
+  constexpr int kRows = kTileRows<E>;
+  for_tiles<A, kRows>(n, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
+    if (j >= i + kRows) return;  // the future
+    Tile<A, kRows, Vectors> tile;
     tile.zero();
     tile.multiply(depth, K + i * ldk, ldk, 1, KT + j, C);
-    for (int r = 0; r < kTileRows; ++r)
+    for (int r = 0; r < kRows; ++r)
       for (int v = 0; v < Vectors; ++v) {
         const int64_t at = (i + r) * C + j + v * kLanes<A>;
         const Vec<A> scale = by == By::row ? splat(-w[i + r]) : -vload(w + j + v * kLanes<A>);
@@ -176,11 +180,12 @@ inline void key_products(int64_t n, int64_t depth, const E* K, int64_t ldk, cons
 // Solves (I - M) X = R in place, M strictly lower: n rows of `width` columns.
 template <typename A>
 inline void solve_lower(int64_t n, int64_t width, const A* M, A* X) {
+  constexpr int kRows = kTileRows<A>;
   for_tiles<A>(n, width, [&]<int Vectors>(int64_t i, int64_t j) {
-    Tile<A, kTileRows, Vectors> tile;
+    Tile<A, kRows, Vectors> tile;
     tile.load(X + i * width + j, width);
     tile.multiply(i, M + i * C, C, 1, X + j, width);
-    for (int r = 1; r < kTileRows; ++r)
+    for (int r = 1; r < kRows; ++r)
       for (int p = 0; p < r; ++p)
         for (int v = 0; v < Vectors; ++v) tile.sum[r][v] += M[(i + r) * C + i + p] * tile.sum[p][v];
     tile.store(X + i * width + j, width);
@@ -191,6 +196,7 @@ template <typename T, typename A, bool Delta>
 class ForwardUnit {
   using E = Element<T>;  // of the products that only the output sees
   static constexpr int64_t kPer = kPairs<T> ? 2 : 1;
+  static constexpr int kRows = kTileRows<E>;
 
  public:
   ForwardUnit(const RecurrenceForward& args, int64_t value_slices)
@@ -265,7 +271,7 @@ class ForwardUnit {
       if constexpr (kPairs<T>) load_elements(k, Kd, kp_, KE_ + i * key_words());
       load_padded(static_cast<const T*>(args_.v) + ((t0 + i) * Hkv + head) * Vd + v0, vd, U_ + i * slice_);
     }
-    fill_zero(U_ + n * slice_, (round_up(n, kTileRows) - n) * slice_);
+    fill_zero(U_ + n * slice_, (round_up(n, kTileRows<A>) - n) * slice_);
     transpose(n, key_words(), KE_, key_words(), KT_, C);
     if constexpr (Delta) {
       key_products<By::column>(n, key_depth(), KE_, key_words(), KT_, decay_.D, w_, M_);
@@ -284,11 +290,11 @@ class ForwardUnit {
   // x = v - e S0^T k.
   void subtract_state(int64_t n) {
     for_tiles<A>(n, slice_, [&]<int Vectors>(int64_t i, int64_t j) {
-      Tile<A, kTileRows, Vectors> tile;
+      Tile<A, kTileRows<A>, Vectors> tile;
       tile.zero();
       tile.multiply(args_.key_dim, K_ + i * kp_, kp_, 1, S_ + j, lds_);
       ahead_.fetch(24);
-      for (int r = 0; r < kTileRows; ++r)
+      for (int r = 0; r < kTileRows<A>; ++r)
         for (int v = 0; v < Vectors; ++v) {
           A* x = U_ + (i + r) * slice_ + j + v * kLanes<A>;
           vstore(x, vload(x) - tile.sum[r][v] * decay_.e[i + r]);
@@ -308,15 +314,15 @@ class ForwardUnit {
         load_elements(static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd, Kd, kp_, Q_ + r * key_words());
       weights(m, n);
       T* out = static_cast<T*>(args_.o) + (rows_.begin * H + h) * Vd + v0;
-      for_tiles<A>(m, slice_, [&]<int Vectors>(int64_t i, int64_t j) {
-        Tile<A, kTileRows, Vectors> tile;
+      for_tiles<A, kRows>(m, slice_, [&]<int Vectors>(int64_t i, int64_t j) {
+        Tile<A, kRows, Vectors> tile;
         tile.zero();
         tile.multiply(key_depth(), Q_ + i * key_words(), key_words(), 1, SE_ + j, lds_);
         ahead_.fetch(24);
-        for (int r = 0; r < kTileRows; ++r)
+        for (int r = 0; r < kRows; ++r)
           for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= decay_.e[rows_.token[std::min(i + r, m - 1)]];
         tile.multiply((rows_.last(i) + kPer) / kPer, ME_ + i * (C / kPer), C / kPer, 1, UE_ + j, slice_);
-        for (int r = 0; r < kTileRows && i + r < m; ++r)
+        for (int r = 0; r < kRows && i + r < m; ++r)
           for (int v = 0; v < Vectors; ++v) put_columns(out + (i + r) * H * Vd, j + v * kLanes<A>, vd, tile.sum[r][v]);
       });
     }
@@ -331,20 +337,23 @@ class ForwardUnit {
 
   // B_rj = exp(G_i - G_j) q_r . k_j for the row r that reads token i, zeros behind i.
   void weights(int64_t m, int64_t n) {
-    for_tiles<A>(m, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
-      if (j > rows_.last(i)) return;
-      Tile<A, kTileRows, Vectors> tile;
+    for_tiles<A, kRows>(m, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
+      if (j >= rows_.seen(i)) return;
+      Tile<A, kRows, Vectors> tile;
       tile.zero();
       tile.multiply(key_depth(), Q_ + i * key_words(), key_words(), 1, KT_ + j, C);
-      for (int r = 0; r < kTileRows; ++r)
+      for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < Vectors; ++v) {
           const A* d = decay_.D + rows_.token[std::min(i + r, m - 1)] * C + j + v * kLanes<A>;
           vstore(M_ + (i + r) * C + j + v * kLanes<A>, tile.sum[r][v] * vload(d));
         }
     });
     if constexpr (kPairs<T>)
-      for (int64_t r = 0; r < m; ++r)
-        pair_columns(padded<A>(rows_.last(r / kTileRows * kTileRows) + 1), M_ + r * C, ME_ + r * C / 2);
+      for (int64_t r = 0; r < m; ++r) {
+        const int64_t end = padded<A>(rows_.last(r / kRows * kRows) + 1);
+        pair_columns(end, M_ + r * C, ME_ + r * C / 2);
+        if (kMatrixTiles) fill_zero(ME_ + (r * C + end) / 2, (C - end) / 2);
+      }
   }
 
   // S <- e S + (f k)^T u.
@@ -353,9 +362,9 @@ class ForwardUnit {
     for (int64_t i = 0; i < n; ++i)
       for (int64_t j = 0; j < kp_; ++j) X_[i * kp_ + j] = K_[i * kp_ + j] * decay_.f[i];
     for_tiles<A>(args_.key_dim, slice_, [&]<int Vectors>(int64_t i, int64_t j) {
-      Tile<A, kTileRows, Vectors> tile;
+      Tile<A, kTileRows<A>, Vectors> tile;
       tile.load(S_ + i * lds_ + j, lds_);
-      for (int r = 0; r < kTileRows; ++r)
+      for (int r = 0; r < kTileRows<A>; ++r)
         for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= last;
       tile.multiply(n, X_ + i, 1, kp_, U_ + j, slice_);
       ahead_.fetch(24);
@@ -369,8 +378,9 @@ class ForwardUnit {
   A *K_, *X_, *U_, *S_, *M_, *w_;
   E *KT_, *Q_, *KE_, *SE_, *UE_, *ME_;  // KE to ME: the float workspaces of the same letter as products take them
   Decays<A> decay_;
-  ChunkRows rows_;
+  ChunkRows<kRows> rows_;
   Ahead ahead_;
+  [[no_unique_address]] MatrixTiles tiles_;
   StepUnit<T, A, Delta> step_;
 };
 

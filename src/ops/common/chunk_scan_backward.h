@@ -11,14 +11,15 @@ namespace oryx::ops::ORYX_ISA {
 // Solves (I - M)^T X = Y in place, M strictly lower with zeros in rows from n to the end of the last tile.
 template <typename A>
 inline void solve_lower_transposed(int64_t n, int64_t width, const A* M, A* X) {
+  constexpr int kRows = kTileRows<A>;
   for_panels<A>(width, [&]<int Vectors>(int64_t j) {
-    for (int64_t i = round_up(n, kTileRows) - kTileRows; i >= 0; i -= kTileRows) {
-      const int64_t next = std::min(i + kTileRows, n);
-      Tile<A, kTileRows, Vectors> tile;
+    for (int64_t i = round_up(n, kRows) - kRows; i >= 0; i -= kRows) {
+      const int64_t next = std::min(i + kRows, n);
+      Tile<A, kRows, Vectors> tile;
       tile.load(X + i * width + j, width);
       tile.multiply(n - next, M + next * C + i, 1, C, X + next * width + j, width);
-      for (int r = kTileRows - 2; r >= 0; --r)
-        for (int p = r + 1; p < kTileRows; ++p)
+      for (int r = kRows - 2; r >= 0; --r)
+        for (int p = r + 1; p < kRows; ++p)
           for (int v = 0; v < Vectors; ++v) tile.sum[r][v] += M[(i + p) * C + i + r] * tile.sum[p][v];
       tile.store(X + i * width + j, width);
     }
@@ -40,6 +41,8 @@ struct Eight {
 
 template <typename T, typename A, bool Delta>
 class BackwardUnit {
+  static constexpr int kRows = kTileRows<A>;
+
  public:
   explicit BackwardUnit(const RecurrenceBackward& args)
       : args_(args),
@@ -166,11 +169,11 @@ class BackwardUnit {
     const auto future = [&](int64_t i) { return Range(rows_.from(i), m); };
     // B in M, d(B) in dM: panels with a token that the tile's rows read.
     for_tiles<A>(m, width, [&]<int Vectors>(int64_t i, int64_t j) {
-      if (j > rows_.last(i)) return;
-      Tile<A, kTileRows, Vectors> tile;
+      if (j >= rows_.seen(i)) return;
+      Tile<A, kRows, Vectors> tile;
       tile.zero();
       tile.multiply(Kd, Q_ + i * kp_, kp_, 1, KT_ + j, C);
-      for (int r = 0; r < kTileRows; ++r)
+      for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < Vectors; ++v) {
           const A* d = decay_.D + rows_.token[std::min(i + r, m - 1)] * C + j + v * kLanes<A>;
           vstore(M_ + (i + r) * C + j + v * kLanes<A>, tile.sum[r][v] * vload(d));
@@ -183,7 +186,8 @@ class BackwardUnit {
     for (int64_t r = 0; r < m; ++r) {
       const int64_t i = rows_.token[r];
       dG_[i] += spread_decay_gradient(i + 1, M_ + r * C, dM_ + r * C);
-      scale_row(rows_.last(r / kTileRows * kTileRows) + 1, decay_.D + i * C, dM_ + r * C);  // of q . k, and no future
+      // Becomes that of q . k, and of no later token.
+      scale_row(std::min(rows_.seen(r / kRows * kRows), width), decay_.D + i * C, dM_ + r * C);
     }
     product<false>(m, kp_, all(Vd), dO_, vp_, 1, ST_, kp_, dQ_, kp_);  // S0 do
     for (int64_t r = 0; r < m; ++r) {
@@ -212,7 +216,7 @@ class BackwardUnit {
                A* c, int64_t ldc) {
     for_tiles<A>(m, n, [&]<int Vectors>(int64_t i, int64_t j) {
       const auto [begin, end] = range(i);
-      Tile<A, kTileRows, Vectors> tile;
+      Tile<A, kRows, Vectors> tile;
       if (Accumulate)
         tile.load(c + i * ldc + j, ldc);
       else
@@ -240,7 +244,7 @@ class BackwardUnit {
   }
 
   // Whether enough of S0 is left at the end of a tile of tokens for v - x to show it without loss of digits.
-  bool keeps_state(int64_t i, int64_t n) const { return decay_.e[std::min(i + kTileRows, n) - 1] > A(0.125); }
+  bool keeps_state(int64_t i, int64_t n) const { return decay_.e[std::min(i + kRows, n) - 1] > A(0.125); }
 
   static void scale_row(int64_t n, const A* by, A* x) {
     for (int64_t j = 0; j < n; j += kLanes<A>) vstore(x + j, vload(x + j) * vload(by + j));
@@ -249,12 +253,12 @@ class BackwardUnit {
   // u_i = w_i x_i; and the delta rule's x_i = v_i - e_i S0^T k_i - sum_j M_ij u_j: the gradients of v and w, and the
   // rest of dK and dS.
   void through_updates(int64_t head, int64_t t0, int64_t n) {
-    const int64_t Vd = args_.value_dim, Hkv = args_.kv_heads, end = round_up(n, kTileRows);
+    const int64_t Vd = args_.value_dim, Hkv = args_.kv_heads, end = round_up(n, kRows);
     fill_zero(dU_ + n * vp_, (end - n) * vp_);
     if constexpr (Delta) {
       for_tiles<A>(n, vp_, [&]<int Vectors>(int64_t i, int64_t j) {
         if (keeps_state(i, n)) return;
-        Tile<A, kTileRows, Vectors> tile;
+        Tile<A, kRows, Vectors> tile;
         tile.zero();
         if (decay_.e[i] > 0) tile.multiply(args_.key_dim, K_ + i * kp_, kp_, 1, S_ + j, vp_);
         tile.store(Z_ + i * vp_ + j, vp_);  // S0^T k
@@ -263,8 +267,8 @@ class BackwardUnit {
       fill_zero(M_ + n * C, (end - n) * C);
       solve_lower_transposed(n, vp_, M_, dU_);  // d(u) with what later tokens' x take from it
       for_tiles<A>(n, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
-        if (j >= i + kTileRows) return;
-        Tile<A, kTileRows, Vectors> tile;
+        if (j >= i + kRows) return;
+        Tile<A, kRows, Vectors> tile;
         tile.zero();
         tile.multiply(Vd, dU_ + i * vp_, vp_, 1, UT_ + j, C);
         tile.store(dM_ + i * C + j, C);  // d(u_i) . u_j = -d(M_ij) / w_i
@@ -278,7 +282,7 @@ class BackwardUnit {
       store_row(dx, Vd, static_cast<T*>(args_.grad_v) + ((t0 + i) * Hkv + head) * Vd);
       if constexpr (Delta) {
         const double through_products = spread_decay_gradient(i, M_ + i * C, dM_ + i * C);
-        if (keeps_state(i / kTileRows * kTileRows, n)) {
+        if (keeps_state(i / kRows * kRows, n)) {
           // e_i S0^T k_i = v_i - x_i - sum_j M_ij u_j, and the sum's share cancels that of the products.
           for (int64_t j = 0; j < vp_; ++j) v[j] -= x[j];
           dG_[i] -= static_cast<double>(dot(vp_, dx, v));
@@ -288,12 +292,12 @@ class BackwardUnit {
         for (int64_t j = 0; j < vp_; ++j) Z_[i * vp_ + j] = -decay_.e[i] * dx[j];  // d(S0^T k_i)
         scale_row(i, decay_.D + i * C, dM_ + i * C);
         for (int64_t j = 0; j < i; ++j) dM_[i * C + j] *= -w_[i];
-        for (int64_t j = i; j < round_up(i + 1, kTileRows); ++j) dM_[i * C + j] = 0;
+        for (int64_t j = i; j < round_up(i + 1, kRows); ++j) dM_[i * C + j] = 0;
       }
     }
     if constexpr (Delta) {
       fill_zero(dM_ + n * C, (end - n) * C);
-      const auto past = [&](int64_t i) { return Range(0, std::min(i + kTileRows, n)); };
+      const auto past = [&](int64_t i) { return Range(0, std::min(i + kRows, n)); };
       const auto future = [&](int64_t i) { return Range(i, n); };
       product<true>(n, kp_, past, dM_, C, 1, K_, kp_, dK_, kp_);
       product<true>(n, kp_, future, dM_, 1, C, K_, kp_, dK_, kp_);
@@ -308,7 +312,7 @@ class BackwardUnit {
   A *K_, *Q_, *dK_, *dQ_, *V_, *X_, *U_, *dU_, *dO_, *Z_, *KT_, *UT_, *S_, *ST_, *dS_, *dST_, *M_, *dM_, *w_;
   Decays<A> decay_;
   double dG_[C];
-  ChunkRows rows_;
+  ChunkRows<kRows> rows_;
   Ahead ahead_;
 };
 

@@ -12,12 +12,10 @@
 
 #include <type_traits>
 
+#include "ops/common/amx.h"
 #include "ops/common/arithmetic.h"
-#include "ops/common/vec.h"
 
 namespace oryx::ops::ORYX_ISA {
-
-using Pair = uint32_t;  // the earlier element in the low half
 
 // The elements that products of tensors of T are taken of: pairs pay where one instruction multiplies and adds them.
 #if defined(__AVX512BF16__)
@@ -52,15 +50,19 @@ struct Product<Pair> {
 };
 #endif
 
+// Rows of a tile of products of E.
 #if defined(__AVX512F__)
-inline constexpr int kTileRows = 8;
+template <typename E>
+inline constexpr int kTileRows = kMatrixTiles&& std::is_same_v<E, Pair> ? 16 : 8;
 #else
+template <typename E>
 inline constexpr int kTileRows = 4;
 #endif
 
 // Rows x Vectors sums in registers: GCC keeps them there only when all is inlined.
 template <typename A, int Rows, int Vectors>
 struct Tile {
+  static_assert(Vectors == 1 || Vectors == 2);
   Vec<A> sum[Rows][Vectors];
 
   [[gnu::always_inline]] void zero() {
@@ -71,10 +73,16 @@ struct Tile {
     for (int r = 0; r < Rows; ++r)
       for (int v = 0; v < Vectors; ++v) sum[r][v] = vload(c + r * ldc + v * kLanes<A>);
   }
-  // += A[Rows, k] B[k, Vectors]; element (r, p) of A is a[r * a_row + p * a_col].
+  // += A[Rows, k] B[k, Vectors]; element (r, p) of A is a[r * a_row + p * a_col]. With matrix tiles (ops/common/amx.h)
+  // and pairs, a_col is 1, and k is rounded up to 16: both operands have zeros or, one of them, finite numbers there.
   template <typename E>
   [[gnu::always_inline]] void multiply(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t ldb) {
-    static_assert(Vectors <= 2);
+#if defined(__AMX_BF16__)
+    if constexpr (std::is_same_v<E, Pair>) {
+      static_assert(Rows == 16);
+      return amx_multiply<Vectors>(k, a, a_row, b, ldb, &sum[0][0]);
+    }
+#endif
     for (int64_t p = 0; p < k; ++p, a += a_col, b += ldb) {
       const auto first = Product<E>::row(vload(b)), second = Product<E>::row(vload(b + (Vectors - 1) * kLanes<E>));
 #pragma GCC unroll 8
@@ -101,14 +109,25 @@ inline void for_panels(int64_t n, Work&& work) {
   for (; j < n; j += kLanes<A>) work.template operator()<1>(j);
 }
 
-// work.template operator()<Rows>(i) for blocks of kTileRows of m rows, and smaller ones at the end.
+// work.template operator()<Rows>(i) for blocks of rows: as many as stay in registers, and fewer at the end.
 template <typename Work>
 inline void for_rows(int64_t m, Work&& work) {
+  constexpr int kRows = kTileRows<float>;
   int64_t i = 0;
-  for (; i + kTileRows <= m; i += kTileRows) work.template operator()<kTileRows>(i);
-  if (kTileRows > 4 && i + 4 <= m) work.template operator()<4>(i), i += 4;
+  for (; i + kRows <= m; i += kRows) work.template operator()<kRows>(i);
+  if (kRows > 4 && i + 4 <= m) work.template operator()<4>(i), i += 4;
   if (i + 2 <= m) work.template operator()<2>(i), i += 2;
   if (i < m) work.template operator()<1>(i);
+}
+
+// The same, or for matrix tiles whole ones: m is rounded up, and workspaces have room.
+template <typename E, typename Work>
+inline void for_rows_of(int64_t m, Work&& work) {
+  if constexpr (kMatrixTiles && std::is_same_v<E, Pair>) {
+    for (int64_t i = 0; i < m; i += kTileRows<E>) work.template operator()<kTileRows<E>>(i);
+  } else {
+    for_rows(m, work);
+  }
 }
 
 // C[m, n] = A[m, k] B[k, n], or += when Accumulate. A transposed A costs nothing (see Tile); B and C are row-major, and
@@ -118,7 +137,7 @@ inline void gemm(int64_t m, int64_t n, int64_t k, const E* a, int64_t a_row, int
                  typename Product<E>::Sum* c, int64_t ldc) {
   using A = typename Product<E>::Sum;
   for_panels<A>(n, [&]<int Vectors>(int64_t j) {
-    for_rows(m, [&]<int Rows>(int64_t i) {
+    for_rows_of<E>(m, [&]<int Rows>(int64_t i) {
       Tile<A, Rows, Vectors> tile;
       if (Accumulate)
         tile.load(c + i * ldc + j, ldc);

@@ -1,6 +1,11 @@
 #include "ops/common/isa.h"
 
 #include <c10/util/Exception.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <cstdlib>
 #include <string_view>
@@ -9,22 +14,36 @@
 namespace oryx::ops {
 
 #if defined(__x86_64__)
+// The processor has matrix tiles, the system too, and lets this process use them (arch_prctl in Linux's documentation,
+// x86/xstate).
+static bool has_amx() {
+#if defined(__linux__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & (1u << 22)) || !(d & (1u << 24))) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 static Isa detect() {
   __builtin_cpu_init();
   TORCH_CHECK(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
               "Oryx's CPU operations need a processor with AVX2 and FMA");
   const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  const Isa best = !wide ? Isa::avx2 : __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512;
+  const bool dots = wide && __builtin_cpu_supports("avx512bf16");
+  const Isa best = !wide ? Isa::avx2 : !dots ? Isa::avx512 : !has_amx() ? Isa::avx512bf16 : Isa::amx;
   const char* forced = std::getenv("ORYX_ISA");
-  // Intel's processors do half as many bfloat16 dot products a cycle as AMD's, and then float's multiply-add does as
-  // much.
+  // Intel's processors do half as many bfloat16 dot products a cycle as AMD's, no more than float's multiply-add.
   if (!forced) return best == Isa::avx512bf16 && __builtin_cpu_is("intel") ? Isa::avx512 : best;
   const std::pair<std::string_view, Isa> names[] = {
-      {"avx2", Isa::avx2}, {"avx512", Isa::avx512}, {"avx512bf16", Isa::avx512bf16}};
+      {"avx2", Isa::avx2}, {"avx512", Isa::avx512}, {"avx512bf16", Isa::avx512bf16}, {"amx", Isa::amx}};
   for (const auto& [name, isa] : names)
     if (name == forced && isa <= best) return isa;
-  TORCH_CHECK(false, "ORYX_ISA must be avx2, avx512 or avx512bf16, and one that this processor has, but is ", forced);
+  TORCH_CHECK(false, "ORYX_ISA must be avx2, avx512, avx512bf16 or amx, and one that this processor has, but is ",
+              forced);
 }
 #else
 static Isa detect() {

@@ -1,0 +1,58 @@
+#pragma once
+
+// Matrix tiles of Intel's processors (AMX): 16 x 16 sums of products of bfloat16 pairs. Included by cpu.cpp only.
+
+#include "ops/common/vec.h"
+
+namespace oryx::ops::ORYX_ISA {
+
+using Pair = uint32_t;  // two bfloat16, the earlier in the low half
+
+#if defined(__AMX_BF16__)
+inline constexpr bool kMatrixTiles = true;
+
+// Tiles of 16 rows of 64 bytes, on this thread for as long as it lives. Libraries shape the tiles for themselves, so
+// each piece of work begins with its own; the system's permission was asked for in ops/common/isa.cpp.
+class MatrixTiles {
+ public:
+  MatrixTiles() {
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t bytes[16] = {};
+      uint8_t rows[16] = {};
+    } shape;
+    for (int i = 0; i < 8; ++i) shape.bytes[i] = 64, shape.rows[i] = 16;
+    asm volatile("" ::: "memory");
+    _tile_loadconfig(&shape);
+  }
+  MatrixTiles(const MatrixTiles&) = delete;
+  MatrixTiles& operator=(const MatrixTiles&) = delete;
+  ~MatrixTiles() { _tile_release(); }
+};
+
+// sum [16, Vectors] += A [16, k] B [k, Vectors], k rounded up to 16. GCC's tile loads do not say that they read memory.
+template <int Vectors>
+inline void amx_multiply(int64_t k, const Pair* a, int64_t lda, const Pair* b, int64_t ldb, void* sum) {
+  char* out = static_cast<char*>(sum);
+  asm volatile("" ::: "memory");
+  _tile_loadd(0, out, Vectors * 64);
+  if constexpr (Vectors == 2) _tile_loadd(1, out + 64, Vectors * 64);
+  for (int64_t p = 0; p < k; p += 16) {
+    _tile_loadd(2, a + p, lda * 4);
+    _tile_loadd(3, b + p * ldb, ldb * 4);
+    _tile_dpbf16ps(0, 2, 3);
+    if constexpr (Vectors == 2) {
+      _tile_loadd(4, b + p * ldb + 16, ldb * 4);
+      _tile_dpbf16ps(1, 2, 4);
+    }
+  }
+  _tile_stored(0, out, Vectors * 64);
+  if constexpr (Vectors == 2) _tile_stored(1, out + 64, Vectors * 64);
+  asm volatile("" ::: "memory");
+}
+#else
+inline constexpr bool kMatrixTiles = false;
+class MatrixTiles {};
+#endif
+
+}  // namespace oryx::ops::ORYX_ISA
