@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ops/attention/fused.h"
 #include "ops/attention/op.h"
 #include "ops/common/packing.h"
 #include "ops/common/tensors.h"
@@ -63,7 +64,7 @@ class Cutter {
   Tensor logits(const Tensor& q, const Tensor& k, double scale, const Block& block) const {
     Tensor s = at::bmm(q, k.transpose(1, 2)).mul_(scale);
     const auto index = k.options().dtype(at::kLong);
-    const Tensor token = read_index_ ? read_index_->slice(0, block.row_begin, block.row_end)
+    const Tensor token = read_index_ ? read_index_->to(k.device()).slice(0, block.row_begin, block.row_end)
                                      : at::arange(block.row_begin, block.row_end, index);
     const Tensor future = at::arange(block.key_begin, block.key_end, index).gt(token.unsqueeze(1));
     s.view({kv_heads_, block.rows(), group_, s.size(2)})
@@ -121,12 +122,40 @@ struct AttentionAtenFunction : torch::autograd::Function<AttentionAtenFunction> 
   }
 };
 
+struct FusedAttentionFunction : torch::autograd::Function<FusedAttentionFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const Tensor& cu_seqlens, const std::optional<Tensor>& read_index, double scale) {
+    const auto packing = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
+    const FusedAttention fused(*packing, q, k, v, scale);
+    const auto r = fused.forward(q, k, v, /*keep=*/true);
+    ctx->saved_data["scale"] = scale;
+    ctx->save_for_backward(
+        {q, k, v, cu_seqlens, or_undefined(read_index), r.q, r.k, r.v, r.o, r.lse, r.seed, r.offset});
+    return fused.output(r);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_double_backward("oryx::attention");
+    const auto s = ctx->get_saved_variables();
+    const auto read_index = s[4].defined() ? std::optional(s[4]) : std::nullopt;
+    const auto packing = shared_packing("oryx::attention", s[3], read_index, s[1].size(0));
+    const FusedAttention fused(*packing, s[0], s[1], s[2], ctx->saved_data["scale"].toDouble());
+    auto out = fused.backward({s[5], s[6], s[7], s[8], s[9], s[10], s[11]}, grads[0]);
+    return {out[0], out[1], out[2], Tensor(), Tensor(), Tensor()};
+  }
+};
+
 }  // namespace
 
 Tensor attention_aten(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
                       const std::optional<Tensor>& read_index, double scale) {
   check_attention(q, k, v, cu_seqlens, read_index, scale);
-  return AttentionAtenFunction::apply(q, k, v, cu_seqlens, read_index, scale);
+  if (!FusedAttention::takes(q, v, scale)) return AttentionAtenFunction::apply(q, k, v, cu_seqlens, read_index, scale);
+  if (wants_graph(q, k, v)) return FusedAttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
+  const c10::NoGradGuard no_grad;
+  const auto packing = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
+  const FusedAttention fused(*packing, q, k, v, scale);
+  return fused.output(fused.forward(q, k, v, /*keep=*/false));
 }
 
 }  // namespace oryx::ops
