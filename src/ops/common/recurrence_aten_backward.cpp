@@ -70,43 +70,48 @@ std::vector<Tensor> recurrence_aten_backward(const RecurrenceChunks& x, const Re
   const Tensor end = list.end_grads(all), dS = low(x.batches(end));
   add_product(H, scaled(x.k, x.f, x.type), dS);
   Tensor dV = scaled(H, x.w, x.type);
-  if (x.delta) dV = at::bmm(saved.T.transpose(1, 2), dV);
-
-  // d(w k), and the rest of dk, which k has as a reader: through e K S and N. The diagonal of d(B) is set apart: see
-  // dG.
-  const Tensor yT = saved.y.transpose(1, 2), wk = scaled(x.k, x.w, x.type);
-  const Tensor dOy = product(dO, yT), dB = x.scaled_rows(dOy, x.D);
-  const auto diagonals = [&](const Tensor& y) { return heads(y).diagonal(0, 2, 3).unsqueeze(-1); };
-  const Tensor self = diagonals(dOy);  // D is 1 there
-  diagonals(dB).zero_();
-  Tensor dQ = product(edO, S.transpose(1, 2)), dKw = product(dB.transpose(1, 2), x.q), read;
-  add_product(dQ, dB, wk);
   if (x.delta) {
-    const Tensor dN = scaled(product(dV, yT), x.D, x.type);  // negative
-    dN.diagonal(0, 1, 2).zero_();
-    add_product(dKw, dN.transpose(1, 2), x.k, -1);
-    read = product(scaled(dV, x.e, x.type), S.transpose(1, 2));
-    add_product(read, dN, wk);
+    dV = at::bmm(saved.T.transpose(1, 2), dV);
+    const Tensor M = scaled(product(x.k, x.k.transpose(1, 2)), x.D, x.type);
+    M.diagonal(0, 1, 2).zero_();
+    add_product(H, M.transpose(1, 2), dV, -1);
   }
+  const Tensor dw = row_sums(saved.y, H);
+
+  // dk, in its parts as a writer (dK) and as a reader, through e K S and N. The diagonal of d(B) is set apart.
+  const Tensor yT = saved.y.transpose(1, 2), Dw = x.D.mul(x.w.transpose(1, 2));
+  const Tensor dOy = product(dO, yT), dB = x.scaled_rows(dOy, Dw);
+  const auto diagonals = [&](const Tensor& y) { return heads(y).diagonal(0, 2, 3).unsqueeze(-1); };
+  const Tensor self = diagonals(dOy).mul(x.w.unsqueeze(1));  // D is 1 there
+  diagonals(dB).zero_();
+  Tensor dQ = product(edO, S.transpose(1, 2)), dK = product(dB.transpose(1, 2), x.q), read;
+  add_product(dQ, dB, x.k);
+  if (x.delta) {
+    const Tensor dN = scaled(product(dV, yT), Dw, x.type);  // negative
+    dN.diagonal(0, 1, 2).zero_();
+    add_product(dK, dN.transpose(1, 2), x.k, -1);
+    read = product(scaled(dV, x.e, x.type), S.transpose(1, 2));
+    add_product(read, dN, x.k);
+  }
+
   // exp(G) goes with every reader's row and exp(-G) with every writer's, so that G's gradient is the difference of
   // their products with what they multiply; g's is the sum of those that follow. Where reader and writer are one token
   // the difference is zero and must not be summed: beside strong decay, nothing else is left. What enters the last
   // state goes with exp(G_C - G), the sum of the g that follow: a sum over what came before, without the token itself.
-  const Tensor inside = row_sums(x.k, dKw);
-  Tensor dG = row_sums(x.q, dQ).view({x.Z, x.group, x.C, 1}).sum(1).sub_(inside.mul(x.w));
+  const Tensor inside = row_sums(x.k, dK);
+  Tensor dG = row_sums(x.q, dQ).view({x.Z, x.group, x.C, 1}).sum(1).sub_(inside);
   if (x.delta) dG.sub_(row_sums(x.k, read));
-  add_product(dKw, scaled(saved.y, x.f, x.type), dS.transpose(1, 2));
-  Tensor dw = row_sums(x.k, dKw);
-  const Tensor passed = dw.sub(inside).mul_(x.w).slice(1, 0, x.C - 1).cumsum(1);
+  add_product(dK, scaled(saved.y, x.w.mul(x.f), x.type), dS.transpose(1, 2));
+  const Tensor passed = row_sums(x.k, dK).sub_(inside).slice(1, 0, x.C - 1).cumsum(1);
   const Tensor dg = dG.sum(1, /*keepdim=*/true).sub(dG.cumsum(1)).add_(dG);
   dg.slice(1, 1).add_(passed);
   dg.add_(x.last.mul(x.batches(end).mul(S).sum({1, 2}, /*keepdim=*/true)));
 
-  // And the diagonal: row i of each head of q with token i.
-  heads(dQ).addcmul_(self, wk.unsqueeze(1));
-  const Tensor own_q = x.group == 1 ? heads(x.q).mul(self).squeeze(1) : heads(x.q).mul(self).sum(1);
-  dw.add_(row_sums(x.k, own_q));
-  const Tensor dK = dKw.add_(own_q).mul_(x.w);
+  heads(dQ).addcmul_(self, x.k.unsqueeze(1));
+  if (x.group == 1)
+    dK.addcmul_(self.squeeze(1), x.q);
+  else
+    dK.add_(heads(x.q).mul(self).sum(1));
   if (x.delta) dK.sub_(read);
   return {x.join_rows(dQ),
           x.join_keys(dK, x.type),
