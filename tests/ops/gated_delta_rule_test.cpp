@@ -33,13 +33,28 @@ TEST(GatedDeltaRule, Errors) {
 }
 
 TEST(GatedDeltaRuleAten, Lengths) {
-  check_lengths(gated_delta_rule_aten, gated_delta_rule_reference);
+  check_lengths(gated_delta_rule_aten, gated_delta_rule_reference, 1.2e-2);
 }
 TEST(GatedDeltaRuleAten, Reads) {
   check_reads(gated_delta_rule_aten, gated_delta_rule_reference);
 }
 TEST(GatedDeltaRuleAten, Decays) {
   check_decays(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, Chunks) {
+  check_chunks(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, HeadsAndDims) {
+  check_shapes(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, NonContiguous) {
+  check_non_contiguous(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, FiniteDifferences) {
+  check_differences(gated_delta_rule_aten);
+}
+TEST(GatedDeltaRuleAten, CarriedState) {
+  check_carried_state(gated_delta_rule_aten);
 }
 TEST(GatedDeltaRuleAten, Errors) {
   check_errors(gated_delta_rule_aten, "beta");
