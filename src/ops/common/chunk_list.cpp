@@ -68,31 +68,29 @@ ChunkList::ChunkList(const Packing& packing, int64_t size, at::Device device)
   where_ = where_.slice(0, 0, tokens_);
 }
 
-at::Tensor ChunkList::cut(const at::Tensor& x) const {
-  const int64_t H = x.size(1), d = x.size(2);
+void ChunkList::cut(const at::Tensor& x, const at::Tensor& to) const {
+  const int64_t B = sequences_, H = x.size(1), g = x.size(2), d = x.size(3);
   if (uniform_ > 0) {
-    at::Tensor y = x.reshape({sequences_, uniform_, H, d});
-    if (uniform_ % size_ != 0) y = at::constant_pad_nd(y, {0, 0, 0, 0, 0, size_ - uniform_ % size_});
-    return y.view({sequences_, steps(), size_, H, d})
-        .permute({1, 0, 3, 2, 4})
-        .contiguous()
-        .view({this->count(), H, size_, d});
+    at::Tensor y = x.reshape({B, uniform_, H, g, d});
+    if (uniform_ % size_ != 0) y = at::constant_pad_nd(y, {0, 0, 0, 0, 0, 0, 0, size_ - uniform_ % size_});
+    to.view({steps(), B, H, g, size_, d}).copy_(y.view({B, steps(), size_, H, g, d}).permute({1, 0, 3, 4, 2, 5}));
+    return;
   }
-  const at::Tensor padded = at::cat({x, at::zeros({1, H, d}, x.options())});
-  return padded.index_select(0, places_).view({this->count(), size_, H, d}).transpose(1, 2).contiguous();
+  const at::Tensor padded = at::cat({x, at::zeros({1, H, g, d}, x.options())});
+  to.copy_(padded.index_select(0, places_).view({this->count(), size_, H, g, d}).permute({0, 2, 3, 1, 4}));
 }
 
 at::Tensor ChunkList::join(const at::Tensor& x, at::ScalarType type) const {
-  const int64_t H = x.size(1), d = x.size(3);
+  const int64_t B = sequences_, H = x.size(1), g = x.size(2), d = x.size(4);
   const auto options = x.options().dtype(type);
   if (uniform_ > 0) {
-    const at::Tensor y = at::empty({sequences_, steps(), size_, H, d}, options);
-    y.copy_(x.view({steps(), sequences_, H, size_, d}).permute({1, 0, 3, 2, 4}));
-    return y.view({sequences_, steps() * size_, H, d}).slice(1, 0, uniform_).reshape({tokens_, H, d});
+    const at::Tensor y = at::empty({B, steps(), size_, H, g, d}, options);
+    y.copy_(x.view({steps(), B, H, g, size_, d}).permute({1, 0, 4, 2, 3, 5}));
+    return y.view({B, steps() * size_, H * g, d}).slice(1, 0, uniform_).reshape({tokens_, H * g, d});
   }
-  const at::Tensor y = at::empty({this->count(), size_, H, d}, options);
-  y.copy_(x.transpose(1, 2));
-  return y.view({-1, H, d}).index_select(0, where_);
+  const at::Tensor y = at::empty({this->count(), size_, H, g, d}, options);
+  y.copy_(x.permute({0, 3, 1, 2, 4}));
+  return y.view({-1, H * g, d}).index_select(0, where_);
 }
 
 at::Tensor ChunkList::sorted(const at::Tensor& x) const {

@@ -26,8 +26,9 @@ class ChunkList {
   int64_t count(int64_t step) const { return first_[step + 1] - first_[step]; }  // chunks, 0 behind the last step
   int64_t next_count(int64_t step) const { return step + 1 < steps() ? count(step + 1) : 0; }
 
-  // [N, heads, dim] to [chunks, heads, size, dim], contiguous, zero where there is no token; and back, in `type`.
-  at::Tensor cut(const at::Tensor& x) const;
+  // Copies x [N, heads, group, dim] to `to` [chunks, heads, group, size, dim], zero where there is no token; and back,
+  // to [N, heads * group, dim] in `type`.
+  void cut(const at::Tensor& x, const at::Tensor& to) const;
   at::Tensor join(const at::Tensor& x, at::ScalarType type) const;
 
   // Per-sequence rows [B, ...] in the list's order of sequences, and back.

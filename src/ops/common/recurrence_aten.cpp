@@ -1,5 +1,7 @@
 #include "ops/common/recurrence_aten.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -40,10 +42,10 @@ struct RecurrenceAtenFunction : torch::autograd::Function<RecurrenceAtenFunction
     const auto& kind = *reinterpret_cast<const RecurrenceKind*>(kind_address);
     RecurrenceSaved saved;
     const RecurrenceChunks x(kind, {q, k, v, g, w, cu_seqlens, initial_state, read_index});
-    const auto [o, final_state] = recurrence_aten_forward(x, initial_state, &saved);
+    const auto [o, final_state] = recurrence_aten_forward(x, v, initial_state, saved);
     ctx->saved_data["kind"] = kind_address;
-    ctx->save_for_backward({q, k, v, g, w, cu_seqlens, or_undefined(initial_state), or_undefined(read_index),
-                            saved.states, kind.delta ? saved.y : Tensor(), saved.W, saved.T});
+    ctx->save_for_backward(
+        {q, k, v, g, w, cu_seqlens, or_undefined(initial_state), or_undefined(read_index), saved.values, saved.TW});
     return {o, final_state};
   }
 
@@ -53,7 +55,7 @@ struct RecurrenceAtenFunction : torch::autograd::Function<RecurrenceAtenFunction
     const auto s = ctx->get_saved_variables();
     const auto optional = [](const Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
     const RecurrenceChunks x(kind, {s[0], s[1], s[2], s[3], s[4], s[5], optional(s[6]), optional(s[7])});
-    const RecurrenceSaved saved{s[8], kind.delta ? s[9] : x.v, s[10], s[11]};
+    const RecurrenceSaved saved{s[8], s[9]};
     auto out = recurrence_aten_backward(x, saved, grads[0], grads[1]);
     return {Tensor(),
             out[0],
@@ -75,38 +77,47 @@ RecurrenceChunks::RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceI
       Hkv(in.k.size(1)),
       Kd(in.k.size(2)),
       Vd(in.v.size(2)),
+      group(H / Hkv),
+      readers(group + (delta ? 1 : 0)),
       type(in.q.scalar_type()),
       acc(accumulate_type(type)),
       list(make_list(kind, in)),
       read(in.read_index ? std::optional(in.read_index->to(in.q.device())) : std::nullopt) {
-  Z = list.count() * Hkv, C = list.size(), group = H / Hkv;
-  q = cut_rows(in.q), k = list.cut(in.k).view({Z, C, Kd}), v = list.cut(in.v).view({Z, C, Vd});
-  w = list.cut(in.w.unsqueeze(-1)).view({Z, C, 1}).to(acc);
+  Z = list.count() * Hkv, C = list.size();
+  rows = at::empty({Z, readers * C, Kd}, in.q.options());
+  q = query_part(rows), k = delta ? key_part(rows) : at::empty({Z, C, Kd}, in.q.options());
+  cut_rows(in.q, q);
+  cut_keys(in.k, k);
+  w = at::empty({Z, C, 1}, in.q.options().dtype(acc));
+  cut_keys(in.w.unsqueeze(-1), w);
   // Sums in double, since differences of large ones would lose the small ones; beside bfloat16, float will do. At the
   // clamp exp is zero in the accumulation type.
   const bool low = type == at::kBFloat16;
-  const Tensor g = list.cut(in.g.unsqueeze(-1)).view({Z, C, 1}).to(low ? at::kFloat : at::kDouble);
+  const Tensor g = at::empty({Z, C, 1}, in.q.options().dtype(low ? at::kFloat : at::kDouble));
+  cut_keys(in.g.unsqueeze(-1), g);
   const Tensor G = g.clamp_min(low ? -104.0 : -1000.0).cumsum(1);
   D = G.sub(G.transpose(1, 2)).exp_().to(acc).tril_();
   e = G.exp().to(acc), f = G.slice(1, C - 1).sub(G).exp_().to(acc), last = e.slice(1, C - 1);
 }
 
-Tensor RecurrenceChunks::cut_rows(const Tensor& x) const {
+Tensor RecurrenceChunks::empty(at::IntArrayRef sizes) const {
+  return at::empty(sizes, rows.options());
+}
+
+void RecurrenceChunks::cut_rows(const Tensor& x, const Tensor& to) const {
   Tensor all = x;
-  if (read) {
-    const int64_t N = list.tokens();
-    all = at::zeros({N, x.size(1), x.size(2)}, x.options()).index_copy_(0, *read, x);
-  }
-  return list.cut(all).view({Z, group * C, x.size(2)});
+  if (read) all = at::zeros({list.tokens(), H, x.size(2)}, x.options()).index_copy_(0, *read, x);
+  list.cut(all.reshape({list.tokens(), Hkv, group, x.size(2)}), by_chunk(to));
 }
 
 Tensor RecurrenceChunks::join_rows(const Tensor& x) const {
-  const Tensor all = list.join(x.view({list.count(), H, C, x.size(2)}), type);
+  const Tensor all = list.join(by_chunk(x), type);
   return read ? all.index_select(0, *read) : all;
 }
 
-Tensor RecurrenceChunks::scaled_rows(const Tensor& x, const Tensor& factor) const {
-  return scaled(x.view({Z, group, C, x.size(2)}), factor.unsqueeze(1), type).view(x.sizes());
+void RecurrenceChunks::scale_rows(const Tensor& to, const Tensor& x, const Tensor& factor) const {
+  Tensor out = by_head(to);
+  at::mul_out(out, by_head(x), factor.unsqueeze(1));
 }
 
 RecurrenceResult recurrence_aten(const RecurrenceKind& kind, const RecurrenceInputs& in) {
@@ -117,7 +128,8 @@ RecurrenceResult recurrence_aten(const RecurrenceKind& kind, const RecurrenceInp
     return {out[0], out[1]};
   }
   const c10::NoGradGuard no_grad;
-  return recurrence_aten_forward(RecurrenceChunks(kind, in), in.initial_state, nullptr);
+  RecurrenceSaved saved;
+  return recurrence_aten_forward(RecurrenceChunks(kind, in), in.v, in.initial_state, saved);
 }
 
 }  // namespace oryx::ops

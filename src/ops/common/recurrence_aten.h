@@ -18,39 +18,54 @@
 
 namespace oryx::ops {
 
-// Inputs cut into chunks.
+// Inputs but v, cut into chunks. The readers of a chunk's states and values are its query heads and, for the delta
+// rule, its keys: their rows stand below each other and share products.
 struct RecurrenceChunks {
   RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceInputs& in);
 
   bool delta;
-  int64_t H, Hkv, Kd, Vd, Z, C, group;
+  int64_t H, Hkv, Kd, Vd, group, readers, Z = 0, C = 0;
   at::ScalarType type, acc;
   ChunkList list;
   std::optional<at::Tensor> read;
-  at::Tensor q, k, v;        // [Z, group * C, Kd], [Z, C, Kd], [Z, C, Vd]
+  at::Tensor rows, q, k;     // [Z, readers * C, Kd], and its parts [Z, group * C, Kd] and [Z, C, Kd]
   at::Tensor w, e, f, last;  // acc [Z, C, 1], and [Z, 1, 1]
   at::Tensor D;              // acc [Z, C, C]
 
-  // Query rows [R, H, dim] to [Z, group * C, dim] and back; keys and values [Z, C, dim] back to [N, Hkv, dim].
-  at::Tensor cut_rows(const at::Tensor& x) const;
+  // Parts of a matrix with a row for each of the readers' tokens.
+  at::Tensor query_part(const at::Tensor& x) const { return x.narrow(1, 0, group * C); }
+  at::Tensor key_part(const at::Tensor& x) const { return x.narrow(1, group * C, C); }
+  // x [Z, n * C, dim] as [Z, n, C, dim], and with Z taken apart.
+  at::Tensor by_head(const at::Tensor& x) const { return x.view({Z, -1, C, x.size(2)}); }
+  at::Tensor by_chunk(const at::Tensor& x) const { return x.view({list.count(), Hkv, -1, C, x.size(2)}); }
+  // [R, H, dim] or [N, Hkv, dim] to matrices and back.
+  void cut_rows(const at::Tensor& x, const at::Tensor& to) const;
+  void cut_keys(const at::Tensor& x, const at::Tensor& to) const { list.cut(x.unsqueeze(2), by_chunk(to)); }
   at::Tensor join_rows(const at::Tensor& x) const;
-  at::Tensor join_keys(const at::Tensor& x, at::ScalarType to) const {
-    return list.join(x.view({list.count(), Hkv, C, x.size(2)}), to);
-  }
-  // x [Z, group * C, n] times a factor [Z, C, n or 1], in the inputs' type.
-  at::Tensor scaled_rows(const at::Tensor& x, const at::Tensor& factor) const;
-  // A product's matrices, and a factor's, with the chunk's state: rows of `states` [rows, Hkv, Kd, Vd].
-  at::Tensor batches(const at::Tensor& states) const { return states.reshape({-1, Kd, Vd}); }
+  at::Tensor join_keys(const at::Tensor& x, at::ScalarType to) const { return list.join(by_chunk(x), to); }
+  // to = x times a factor [Z, C, 1 or dim] for each reader.
+  void scale_rows(const at::Tensor& to, const at::Tensor& x, const at::Tensor& factor) const;
+  at::Tensor empty(at::IntArrayRef sizes) const;  // in the inputs' type
 };
 
-// What the forward pass leaves for the backward pass. W and T are undefined for ssd, whose y is v.
+// What the forward pass leaves for the backward pass, in the inputs' type.
 struct RecurrenceSaved {
-  at::Tensor states;   // in the inputs' type: see ChunkList::begins
-  at::Tensor y, W, T;  // [Z, C, Vd], [Z, C, Kd], [Z, C, C] (I + N)^-1
+  // [Z, (C +) Kd + C, Vd]: v for the delta rule, the state before the chunk, and y, so that one product reads the first
+  // two and one the last two.
+  at::Tensor values;
+  at::Tensor TW;  // [Z, C, C + Kd], delta rule: (I + N)^-1 and -W
+  at::Tensor state(const RecurrenceChunks& x) const { return values.narrow(1, x.delta ? x.C : 0, x.Kd); }
+  at::Tensor y(const RecurrenceChunks& x) const { return values.narrow(1, (x.delta ? x.C : 0) + x.Kd, x.C); }
+  at::Tensor T(const RecurrenceChunks& x) const { return TW.narrow(2, 0, x.C); }
+  at::Tensor minus_W(const RecurrenceChunks& x) const { return TW.narrow(2, x.C, x.Kd); }
 };
 
-RecurrenceResult recurrence_aten_forward(const RecurrenceChunks& x, const std::optional<at::Tensor>& initial_state,
-                                         RecurrenceSaved* saved);
+// e_C - (w f K)^T W, or its transpose; `keys` is w f K. Just e_C for ssd.
+at::Tensor transitions(const RecurrenceChunks& x, const RecurrenceSaved& saved, const at::Tensor& keys,
+                       bool transposed);
+
+RecurrenceResult recurrence_aten_forward(const RecurrenceChunks& x, const at::Tensor& v,
+                                         const std::optional<at::Tensor>& initial_state, RecurrenceSaved& saved);
 
 // Gradients of q, k, v, g, w and the initial state; g's and w's in the accumulation type. An undefined gradient is
 // zero.

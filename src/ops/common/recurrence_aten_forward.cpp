@@ -13,21 +13,6 @@ namespace {
 
 using at::Tensor;
 
-// (I + N)^-1, where Dw is D with column j times w_j.
-Tensor inverse_of_system(const RecurrenceChunks& x, const Tensor& Dw) {
-  Tensor N = empty_block_matrices(x.Z, x.C, x.w.options());
-  at::mul_out(N, product(x.k, x.k.transpose(1, 2)), Dw);
-  N.diagonal(0, 1, 2).zero_();
-  return unit_lower_inverse(N);
-}
-
-// A = e_C - (w f K)^T W
-Tensor transitions(const RecurrenceChunks& x, const Tensor& keys, const Tensor& W) {
-  Tensor A = product(keys.transpose(1, 2), W).neg_();
-  A.diagonal(0, 1, 2).add_(x.last.squeeze(2));
-  return A;
-}
-
 // Turns B in each chunk's row of `states` into its last state, S' = A S + B; A is a number for ssd.
 void pass_states(const RecurrenceChunks& x, const Tensor& A, const Tensor& states, bool from_zero) {
   const ChunkList& list = x.list;
@@ -44,39 +29,49 @@ void pass_states(const RecurrenceChunks& x, const Tensor& A, const Tensor& state
 
 }  // namespace
 
-RecurrenceResult recurrence_aten_forward(const RecurrenceChunks& x, const std::optional<at::Tensor>& initial_state,
-                                         RecurrenceSaved* saved) {
+Tensor transitions(const RecurrenceChunks& x, const RecurrenceSaved& saved, const Tensor& keys, bool transposed) {
+  if (!x.delta) return x.last;
+  const Tensor W = saved.minus_W(x);
+  Tensor A = transposed ? product(W.transpose(1, 2), keys) : product(keys.transpose(1, 2), W);
+  A.diagonal(0, 1, 2).add_(x.last.squeeze(2));
+  return A;
+}
+
+RecurrenceResult recurrence_aten_forward(const RecurrenceChunks& x, const Tensor& v,
+                                         const std::optional<Tensor>& initial_state, RecurrenceSaved& saved) {
   const ChunkList& list = x.list;
-  const int64_t B = list.sequences();
-  const auto options = x.w.options();
-  const Tensor all = at::empty({B + list.count(), x.Hkv, x.Kd, x.Vd}, options);
+  const int64_t B = list.sequences(), Z = x.Z, C = x.C, Kd = x.Kd, Vd = x.Vd;
+  const Tensor products = product(x.rows, x.k.transpose(1, 2));
+  const Tensor Dw = x.D.mul(x.w.transpose(1, 2)), keys = scaled(x.k, x.w.mul(x.f), x.type);
+  saved.values = x.empty({Z, (x.delta ? C : 0) + Kd + C, Vd});
+  Tensor y = saved.y(x), y_from_zero = y;
+  x.cut_keys(v, x.delta ? saved.values.narrow(1, 0, C) : y);
+  if (x.delta) {
+    Tensor N = empty_block_matrices(Z, C, x.w.options());
+    at::mul_out(N, x.key_part(products), Dw);
+    saved.TW = x.empty({Z, C, C + Kd});
+    Tensor T = saved.T(x), W = saved.minus_W(x);
+    T.copy_(unit_lower_inverse(N));
+    at::bmm_out(W, T, scaled(x.k, x.e.neg(), x.type));
+    y_from_zero = at::bmm(T, saved.values.narrow(1, 0, C));
+  }
+
+  const Tensor all = at::empty({B + list.count(), x.Hkv, Kd, Vd}, x.w.options());
   if (initial_state)
     all.slice(0, 0, B).copy_(list.sorted(*initial_state));
   else
     all.slice(0, 0, B).zero_();
-  const Tensor states = all.view({-1, x.Kd, x.Vd}), B_rows = states.slice(0, B * x.Hkv);
+  const Tensor states = all.view({-1, Kd, Vd});
+  product_into(states.slice(0, B * x.Hkv), keys.transpose(1, 2), y_from_zero);
+  pass_states(x, transitions(x, saved, keys, false), states, !initial_state);
 
-  const Tensor Dw = x.D.mul(x.w.transpose(1, 2)), keys = scaled(x.k, x.w.mul(x.f), x.type);
-  Tensor W, T, Y, y = x.v, A = x.last;
-  if (x.delta) {
-    T = inverse_of_system(x, Dw).to(x.type);
-    W = at::bmm(T, scaled(x.k, x.e, x.type));
-    Y = product(T, x.v);
-    y = Y.to(x.type);
-    A = transitions(x, keys, W);
-  }
-  product_into(B_rows, keys.transpose(1, 2), y);
-  pass_states(x, A, states, !initial_state);
-
-  const Tensor kept = all.to(x.type), S = x.batches(list.begins(kept));
-  if (x.delta) {
-    add_product(Y, W, S, -1);
-    y = Y.to(x.type);
-  }
-  Tensor o = product(x.scaled_rows(x.q, x.e), S);
-  add_product(o, x.scaled_rows(product(x.q, x.k.transpose(1, 2)), Dw), y);
-  if (saved) *saved = {kept, y, W, T};
-  return {x.join_rows(o), list.finals(all).contiguous()};
+  saved.state(x).view({list.count(), x.Hkv, Kd, Vd}).copy_(list.begins(all));
+  if (x.delta) at::bmm_out(y, saved.TW, saved.values.narrow(1, 0, C + Kd));  // T v - W S
+  const Tensor reads = x.empty({Z, x.group * C, Kd + C});                    // e Q, and Q K^T o D w
+  x.scale_rows(reads.narrow(2, 0, Kd), x.q, x.e);
+  x.scale_rows(reads.narrow(2, Kd, C), x.query_part(products), Dw);
+  const Tensor o = at::bmm(reads, saved.values.narrow(1, x.delta ? C : 0, Kd + C));
+  return {x.join_rows(o), list.finals(all).clone()};
 }
 
 }  // namespace oryx::ops
