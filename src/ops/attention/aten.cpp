@@ -39,8 +39,11 @@ void for_blocks(const Packing& packing, Work&& work) {
 // The tensors of a call in the accumulation type, cut into blocks.
 class Cutter {
  public:
-  Cutter(int64_t heads, int64_t kv_heads, at::ScalarType acc, const std::optional<Tensor>& read_index)
-      : kv_heads_(kv_heads), group_(heads / kv_heads), acc_(acc), read_index_(read_index) {}
+  Cutter(const Tensor& q, const Tensor& k, const std::optional<Tensor>& read_index)
+      : kv_heads_(k.size(1)),
+        group_(q.size(1) / k.size(1)),
+        acc_(accumulate_type(q.scalar_type())),
+        read_index_(read_index ? std::optional(index_on(*read_index, q.device())) : std::nullopt) {}
 
   // Rows of x [R, H, dim] as [Hkv, rows * group, dim]: the heads that share a key are rows of one matrix.
   Tensor rows(const Tensor& x, const Block& block) const {
@@ -64,7 +67,7 @@ class Cutter {
   Tensor logits(const Tensor& q, const Tensor& k, double scale, const Block& block) const {
     Tensor s = at::bmm(q, k.transpose(1, 2)).mul_(scale);
     const auto index = k.options().dtype(at::kLong);
-    const Tensor token = read_index_ ? read_index_->to(k.device()).slice(0, block.row_begin, block.row_end)
+    const Tensor token = read_index_ ? read_index_->slice(0, block.row_begin, block.row_end)
                                      : at::arange(block.row_begin, block.row_end, index);
     const Tensor future = at::arange(block.key_begin, block.key_end, index).gt(token.unsqueeze(1));
     s.view({kv_heads_, block.rows(), group_, s.size(2)})
@@ -81,8 +84,9 @@ class Cutter {
 struct AttentionAtenFunction : torch::autograd::Function<AttentionAtenFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const Tensor& cu_seqlens, const std::optional<Tensor>& read_index, double scale) {
-    const Packing packing = make_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
-    const Cutter cut(q.size(1), k.size(1), accumulate_type(q.scalar_type()), read_index);
+    const auto shared = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
+    const Packing& packing = *shared;
+    const Cutter cut(q, k, read_index);
     Tensor o = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
     for_blocks(packing, [&](const Block& block) {
       const Tensor p = at::softmax(cut.logits(cut.rows(q, block), cut.keys(k, block), scale, block), 2);
@@ -102,7 +106,7 @@ struct AttentionAtenFunction : torch::autograd::Function<AttentionAtenFunction> 
     const Packing packing = make_packing("oryx::attention", saved[3], read_index, k.size(0));
     const double scale = ctx->saved_data["scale"].toDouble();
     const auto acc = accumulate_type(q.scalar_type());
-    const Cutter cut(q.size(1), k.size(1), acc, read_index);
+    const Cutter cut(q, k, read_index);
     const bool want_q = ctx->needs_input_grad(0), want_k = ctx->needs_input_grad(1), want_v = ctx->needs_input_grad(2);
     Tensor grad_q = want_q ? at::empty(q.sizes(), q.options()) : Tensor();
     Tensor grad_k = want_k ? at::zeros(k.sizes(), k.options().dtype(acc)) : Tensor();

@@ -118,6 +118,10 @@ at::Tensor upload(const std::vector<int64_t>& values, at::Device device) {
   return host.to(device, /*non_blocking=*/true);
 }
 
+at::Tensor index_on(const at::Tensor& index, at::Device device) {
+  return index.is_cpu() && !device.is_cpu() ? upload(to_host(index), device) : index.to(device);
+}
+
 at::ScalarType accumulate_type(at::ScalarType type) {
   return type == at::kDouble ? at::kDouble : at::kFloat;
 }

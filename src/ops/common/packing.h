@@ -30,8 +30,9 @@ Packing make_packing(const char* op, const at::Tensor& cu_seqlens, const std::op
 std::shared_ptr<const Packing> shared_packing(const char* op, const at::Tensor& cu_seqlens,
                                               const std::optional<at::Tensor>& read_index, int64_t num_tokens);
 
-// Host integers as an int64 tensor on `device`, without waiting for work queued there.
+// Host integers, or an int64 index tensor of any device, on `device`, without waiting for work queued there.
 at::Tensor upload(const std::vector<int64_t>& values, at::Device device);
+at::Tensor index_on(const at::Tensor& index, at::Device device);
 
 // The type that states and sums have: double for double, else float.
 at::ScalarType accumulate_type(at::ScalarType type);

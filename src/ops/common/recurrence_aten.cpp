@@ -82,7 +82,7 @@ RecurrenceChunks::RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceI
       type(in.q.scalar_type()),
       acc(accumulate_type(type)),
       list(make_list(kind, in)),
-      read(in.read_index ? std::optional(in.read_index->to(in.q.device())) : std::nullopt) {
+      read(in.read_index ? std::optional(index_on(*in.read_index, in.q.device())) : std::nullopt) {
   Z = list.count() * Hkv, C = list.size();
   rows = at::empty({Z, readers * C, Kd}, in.q.options());
   q = query_part(rows), k = delta ? key_part(rows) : at::empty({Z, C, Kd}, in.q.options());
