@@ -105,7 +105,8 @@ inline void check_shapes(RecurrenceOp op, RecurrenceOp reference) {
 
 // Chunks of the ATen paths differ with the head dims and the longest sequence.
 inline void check_chunks(RecurrenceOp op, RecurrenceOp reference) {
-  for (const auto& lengths : std::vector<std::vector<int64_t>>{{1, 1, 1}, {70}, {64, 64}, {128, 128}, {300, 2, 129}})
+  for (const auto& lengths :
+       std::vector<std::vector<int64_t>>{{0}, {0, 0}, {1, 1, 1}, {70}, {64, 64}, {128, 128}, {300, 2, 129}})
     for (auto type : precisions()) {
       RecurrenceCase c;
       c.lengths = lengths, c.heads = 2, c.kv_heads = 1, c.key_dim = 96, c.value_dim = 72;

@@ -90,7 +90,7 @@ at::Tensor ChunkList::join(const at::Tensor& x, at::ScalarType type) const {
   }
   const at::Tensor y = at::empty({this->count(), size_, H, g, d}, options);
   y.copy_(x.permute({0, 3, 1, 2, 4}));
-  return y.view({-1, H * g, d}).index_select(0, where_);
+  return y.view({this->count() * size_, H * g, d}).index_select(0, where_);
 }
 
 at::Tensor ChunkList::sorted(const at::Tensor& x) const {

@@ -36,8 +36,8 @@ struct RecurrenceChunks {
   at::Tensor query_part(const at::Tensor& x) const { return x.narrow(1, 0, group * C); }
   at::Tensor key_part(const at::Tensor& x) const { return x.narrow(1, group * C, C); }
   // x [Z, n * C, dim] as [Z, n, C, dim], and with Z taken apart.
-  at::Tensor by_head(const at::Tensor& x) const { return x.view({Z, -1, C, x.size(2)}); }
-  at::Tensor by_chunk(const at::Tensor& x) const { return x.view({list.count(), Hkv, -1, C, x.size(2)}); }
+  at::Tensor by_head(const at::Tensor& x) const { return x.view({Z, x.size(1) / C, C, x.size(2)}); }
+  at::Tensor by_chunk(const at::Tensor& x) const { return x.view({list.count(), Hkv, x.size(1) / C, C, x.size(2)}); }
   // [R, H, dim] or [N, Hkv, dim] to matrices and back.
   void cut_rows(const at::Tensor& x, const at::Tensor& to) const;
   void cut_keys(const at::Tensor& x, const at::Tensor& to) const { list.cut(x.unsqueeze(2), by_chunk(to)); }

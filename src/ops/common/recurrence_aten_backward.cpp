@@ -63,7 +63,7 @@ std::vector<Tensor> recurrence_aten_backward(const RecurrenceChunks& x, const Re
     all.slice(0, list.count()).copy_(list.sorted(grad_final));
   else
     all.slice(0, list.count()).zero_();
-  const Tensor grads = all.view({-1, x.Kd, x.Vd});
+  const Tensor grads = all.view({(list.count() + B) * x.Hkv, x.Kd, x.Vd});
   Tensor own = grads.slice(0, 0, Z);
   product_into(own, x.q.transpose(1, 2), edO);
   if (x.delta) add_product(own, saved.minus_W(x).transpose(1, 2), scaled(H, x.w, x.type));

@@ -61,7 +61,7 @@ RecurrenceResult recurrence_aten_forward(const RecurrenceChunks& x, const Tensor
     all.slice(0, 0, B).copy_(list.sorted(*initial_state));
   else
     all.slice(0, 0, B).zero_();
-  const Tensor states = all.view({-1, Kd, Vd});
+  const Tensor states = all.view({(B + list.count()) * x.Hkv, Kd, Vd});
   product_into(states.slice(0, B * x.Hkv), keys.transpose(1, 2), y_from_zero);
   pass_states(x, transitions(x, saved, keys, false), states, !initial_state);
 
