@@ -33,13 +33,38 @@ TEST(GatedDeltaRule, Errors) {
 }
 
 TEST(GatedDeltaRuleAten, Lengths) {
-  check_lengths(gated_delta_rule_aten, gated_delta_rule_reference);
+  check_lengths(gated_delta_rule_aten, gated_delta_rule_reference, 1.2e-2);
 }
 TEST(GatedDeltaRuleAten, Reads) {
   check_reads(gated_delta_rule_aten, gated_delta_rule_reference);
 }
 TEST(GatedDeltaRuleAten, Decays) {
   check_decays(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, Chunks) {
+  check_chunks(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, HeadsAndDims) {
+  check_shapes(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, NonContiguous) {
+  check_non_contiguous(gated_delta_rule_aten, gated_delta_rule_reference);
+}
+TEST(GatedDeltaRuleAten, FiniteDifferences) {
+  check_differences(gated_delta_rule_aten);
+}
+TEST(GatedDeltaRuleAten, CarriedState) {
+  check_carried_state(gated_delta_rule_aten);
+}
+// Equal keys, beta 1, no decay: the triangular system is all ones, and powers of it have large elements.
+TEST(GatedDeltaRuleAten, EqualKeys) {
+  RecurrenceCase c;
+  c.lengths = {130}, c.heads = c.kv_heads = 1, c.key_dim = c.value_dim = 80;
+  auto inputs = c.inputs();
+  inputs[1].value = inputs[1].value.slice(0, 0, 1).expand_as(inputs[1].value).contiguous();
+  inputs[3].value = at::full_like(inputs[3].value, -1e-9);
+  inputs[4].value = at::ones_like(inputs[4].value);
+  compare(c.function(gated_delta_rule_aten), c.function(gated_delta_rule_reference), inputs, at::kFloat, "equal keys");
 }
 TEST(GatedDeltaRuleAten, Errors) {
   check_errors(gated_delta_rule_aten, "beta");

@@ -69,13 +69,14 @@ inline const std::vector<at::ScalarType>& precisions() {
 }
 
 // Everything DESIGN section 8 asks of a recurrence.
-inline void check_lengths(RecurrenceOp op, RecurrenceOp reference) {
+// Eight dims make the keys nearly parallel, where a delta rule with bfloat16 products may want a larger floor.
+inline void check_lengths(RecurrenceOp op, RecurrenceOp reference, double bf16_floor = 0) {
   for (const auto& lengths : ragged_cases())
     for (auto type : precisions())
       for (bool initial : {false, true}) {
         RecurrenceCase c;
         c.lengths = lengths, c.initial = initial, c.key_dim = 8, c.value_dim = 24;
-        c.check(op, reference, type);
+        c.check(op, reference, type, type == at::kBFloat16 ? bf16_floor : 0);
       }
 }
 
@@ -100,6 +101,18 @@ inline void check_shapes(RecurrenceOp op, RecurrenceOp reference) {
   RecurrenceCase wide;
   wide.lengths = {70}, wide.heads = wide.kv_heads = 1, wide.key_dim = wide.value_dim = 256;
   for (auto type : precisions()) wide.check(op, reference, type);
+}
+
+// Chunks of the ATen paths differ with the head dims and the longest sequence.
+inline void check_chunks(RecurrenceOp op, RecurrenceOp reference) {
+  for (const auto& lengths :
+       std::vector<std::vector<int64_t>>{{0}, {0, 0}, {1, 1, 1}, {70}, {64, 64}, {128, 128}, {300, 2, 129}})
+    for (auto type : precisions()) {
+      RecurrenceCase c;
+      c.lengths = lengths, c.heads = 2, c.kv_heads = 1, c.key_dim = 96, c.value_dim = 72;
+      if (lengths.size() == 3) c.read = Read::sparse;
+      c.check(op, reference, type);
+    }
 }
 
 inline void check_decays(RecurrenceOp op, RecurrenceOp reference) {

@@ -41,6 +41,21 @@ TEST(SsdAten, Reads) {
 TEST(SsdAten, Decays) {
   check_decays(ssd_aten, ssd_reference);
 }
+TEST(SsdAten, Chunks) {
+  check_chunks(ssd_aten, ssd_reference);
+}
+TEST(SsdAten, HeadsAndDims) {
+  check_shapes(ssd_aten, ssd_reference);
+}
+TEST(SsdAten, NonContiguous) {
+  check_non_contiguous(ssd_aten, ssd_reference);
+}
+TEST(SsdAten, FiniteDifferences) {
+  check_differences(ssd_aten);
+}
+TEST(SsdAten, CarriedState) {
+  check_carried_state(ssd_aten);
+}
 TEST(SsdAten, Errors) {
   check_errors(ssd_aten, "dt");
 }

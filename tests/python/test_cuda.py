@@ -17,9 +17,12 @@ ops = torch.ops.oryx
 
 LENGTHS = [65, 0, 130, 3]
 N = sum(LENGTHS)
-CU = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0)], dtype=torch.int32)
 READ = torch.arange(3, N, 7)
 FLOOR = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 2e-2}
+
+
+def cu(lengths):
+    return torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
 
 
 def unit(x):
@@ -48,18 +51,27 @@ class Cuda(unittest.TestCase):
 
             for i, (got, want) in enumerate(zip(run("cuda", None), run("cpu", torch.float64))):
                 with self.subTest(dtype=dtype, result=i):
+                    self.assertEqual(got.shape, want.shape)
+                    if want.numel() == 0:
+                        continue
                     self.assertTrue(torch.isfinite(got).all())
                     scale = want.abs().max().item() + 1e-3
                     self.assertLessEqual((got - want).abs().max().item() / scale, FLOOR[dtype])
 
     def recurrence(self, op):
-        for read in (None, READ):
-            rows = N if read is None else len(read)
+        # Ragged and of one length, whole chunks and not, chunks of every size (they follow dims and lengths).
+        cases = [(LENGTHS, None, 16, 24), (LENGTHS, READ, 16, 24), ([150, 150], None, 16, 24), ([128, 128], None, 96, 72),
+                 ([300, 1], torch.arange(2, 300, 50), 128, 128), ([1, 1, 1], None, 64, 64), ([0, 0], None, 16, 16)]
+        for lengths, read, kd, vd in cases:
+            n = sum(lengths)
+            rows = n if read is None else len(read)
             torch.manual_seed(0)
-            inputs = [unit(normal(rows, 4, 16)), unit(normal(N, 2, 16)), normal(N, 2, 24), -torch.rand(N, 2).double() * 2,
-                      torch.rand(N, 2).double(), normal(len(LENGTHS), 2, 16, 24)]
-            place = lambda x, like: None if x is None else x.to(like.device)
-            self.compare(lambda q, k, v, g, w, s: op(q, k, v, g, w, CU.to(q.device), s, place(read, q)), inputs, (3, 4, 5))
+            inputs = [unit(normal(rows, 4, kd)), unit(normal(n, 2, kd)), normal(n, 2, vd), -torch.rand(n, 2).double() * 2,
+                      torch.rand(n, 2).double(), normal(len(lengths), 2, kd, vd)]
+            for where in ("inputs", "cpu"):  # cu_seqlens and read_index may lie on either
+                place = lambda x, like: x if x is None or where == "cpu" else x.to(like.device)
+                self.compare(lambda q, k, v, g, w, s: op(q, k, v, g, w, place(cu(lengths), q), s, place(read, q)), inputs,
+                             (3, 4, 5))
 
     def test_gated_delta_rule(self):
         self.recurrence(ops.gated_delta_rule)
@@ -68,18 +80,62 @@ class Cuda(unittest.TestCase):
         self.recurrence(ops.ssd)
 
     def test_attention(self):
-        for read in (None, READ):
-            rows = N if read is None else len(read)
+        late = torch.cat([torch.arange(500, 640), torch.tensor([1239])])  # ends of both sequences; one row of the second
+        cases = [(LENGTHS, None, 16, 24), (LENGTHS, READ, 16, 24), (LENGTHS, torch.arange(65, 70), 16, 16),
+                 ([1024], None, 64, 64), ([640, 600], None, 128, 128), ([640, 600], late, 128, 128),
+                 ([600, 600], torch.arange(0, 1200, 3), 64, 64), ([700, 0, 20], None, 64, 64), ([50], None, 200, 200)]
+        for lengths, read, kd, vd in cases:
+            n = sum(lengths)
+            rows = n if read is None else len(read)
             torch.manual_seed(0)
-            inputs = [normal(rows, 4, 16), normal(N, 2, 16), normal(N, 2, 24)]
-            self.compare(lambda q, k, v: ops.attention(q, k, v, CU.to(q.device), None if read is None else read.to(q.device), 0.3),
-                         inputs)
+            inputs = [normal(rows, 4, kd), normal(n, 2, kd), normal(n, 2, vd)]
+            for where in ("inputs", "cpu"):
+                place = lambda x, like: x if x is None or where == "cpu" else x.to(like.device)
+                for scale in (kd**-0.5, -0.1) if n < 500 else (kd**-0.5,):
+                    self.compare(lambda q, k, v: ops.attention(q, k, v, place(cu(lengths), q), place(read, q), scale), inputs)
+
+    def test_no_memory_of_squares(self):
+        q, k, v = (torch.randn(16384, 2, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+        for read in (None, torch.arange(1, 16384, 2)):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            ops.attention(q if read is None else q[: len(read)], k, v, cu([16384]), read, 0.1)
+            self.assertLess(torch.cuda.max_memory_allocated() - before, 64 * q.nbytes)  # logits: 256 of them
+
+    def test_indices_that_change(self):
+        """What is remembered of index tensors on the GPU does not outlive a write to them."""
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(20, 2, 16, device="cuda") for _ in range(3))
+        lengths = cu([8, 12]).cuda()
+        first = ops.attention(q, k, v, lengths, None, 0.3)
+        torch.testing.assert_close(ops.attention(q, k, v, lengths, None, 0.3), first)
+        lengths[1] = 4
+        torch.testing.assert_close(ops.attention(q, k, v, lengths, None, 0.3), ops.attention(q, k, v, cu([4, 16]), None, 0.3))
+        lengths[1] = 30
+        with self.assertRaisesRegex(RuntimeError, "cu_seqlens must not decrease"):
+            ops.attention(q, k, v, lengths, None, 0.3)
+
+    def test_nothing_waits_for_the_device(self):
+        q, k, v = (torch.randn(768, 2, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+        g, w = (torch.rand(768, 2, device="cuda", requires_grad=True) for _ in range(2))
+        for lengths in ([768], [700, 68]):
+            for read in (None, torch.arange(1, 768, 2)):
+                rows = q if read is None else q[: len(read)]
+                run = lambda: [ops.attention(rows, k, v, cu(lengths), read, 0.1),
+                               ops.gated_delta_rule(rows, k, v, -g, w, cu(lengths), None, read)[0],
+                               ops.ssd(rows, k, v, -g, w, cu(lengths), None, read)[0]]
+                torch.autograd.grad([o.sum() for o in run()], (q, k, v, g, w))
+                torch.cuda.set_sync_debug_mode("error")
+                try:
+                    torch.autograd.grad([o.sum() for o in run()], (q, k, v, g, w))
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
 
     def test_short_conv(self):
         for activation in ("none", "silu"):
             torch.manual_seed(0)
             inputs = [normal(N, 24), normal(24, 4), normal(len(LENGTHS), 24, 3)]
-            self.compare(lambda x, w, s: ops.short_conv(x, w, CU.to(x.device), s, activation), inputs)
+            self.compare(lambda x, w, s: ops.short_conv(x, w, cu(LENGTHS).to(x.device), s, activation), inputs)
 
     def test_rope(self):
         torch.manual_seed(0)
@@ -102,7 +158,7 @@ class Cuda(unittest.TestCase):
     def test_wrong_device(self):
         q = normal(N, 4, 16).cuda()
         with self.assertRaisesRegex(RuntimeError, "k must be on"):
-            ops.attention(q, normal(N, 2, 16), normal(N, 2, 24).cuda(), CU.cuda(), None, 1.0)
+            ops.attention(q, normal(N, 2, 16), normal(N, 2, 24).cuda(), cu(LENGTHS).cuda(), None, 1.0)
 
 
 if __name__ == "__main__":

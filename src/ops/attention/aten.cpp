@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ops/attention/fused.h"
 #include "ops/attention/op.h"
 #include "ops/common/packing.h"
 #include "ops/common/tensors.h"
@@ -38,8 +39,11 @@ void for_blocks(const Packing& packing, Work&& work) {
 // The tensors of a call in the accumulation type, cut into blocks.
 class Cutter {
  public:
-  Cutter(int64_t heads, int64_t kv_heads, at::ScalarType acc, const std::optional<Tensor>& read_index)
-      : kv_heads_(kv_heads), group_(heads / kv_heads), acc_(acc), read_index_(read_index) {}
+  Cutter(const Tensor& q, const Tensor& k, const std::optional<Tensor>& read_index)
+      : kv_heads_(k.size(1)),
+        group_(q.size(1) / k.size(1)),
+        acc_(accumulate_type(q.scalar_type())),
+        read_index_(read_index ? std::optional(index_on(*read_index, q.device())) : std::nullopt) {}
 
   // Rows of x [R, H, dim] as [Hkv, rows * group, dim]: the heads that share a key are rows of one matrix.
   Tensor rows(const Tensor& x, const Block& block) const {
@@ -80,8 +84,9 @@ class Cutter {
 struct AttentionAtenFunction : torch::autograd::Function<AttentionAtenFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const Tensor& cu_seqlens, const std::optional<Tensor>& read_index, double scale) {
-    const Packing packing = make_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
-    const Cutter cut(q.size(1), k.size(1), accumulate_type(q.scalar_type()), read_index);
+    const auto shared = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
+    const Packing& packing = *shared;
+    const Cutter cut(q, k, read_index);
     Tensor o = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
     for_blocks(packing, [&](const Block& block) {
       const Tensor p = at::softmax(cut.logits(cut.rows(q, block), cut.keys(k, block), scale, block), 2);
@@ -101,7 +106,7 @@ struct AttentionAtenFunction : torch::autograd::Function<AttentionAtenFunction> 
     const Packing packing = make_packing("oryx::attention", saved[3], read_index, k.size(0));
     const double scale = ctx->saved_data["scale"].toDouble();
     const auto acc = accumulate_type(q.scalar_type());
-    const Cutter cut(q.size(1), k.size(1), acc, read_index);
+    const Cutter cut(q, k, read_index);
     const bool want_q = ctx->needs_input_grad(0), want_k = ctx->needs_input_grad(1), want_v = ctx->needs_input_grad(2);
     Tensor grad_q = want_q ? at::empty(q.sizes(), q.options()) : Tensor();
     Tensor grad_k = want_k ? at::zeros(k.sizes(), k.options().dtype(acc)) : Tensor();
@@ -121,12 +126,40 @@ struct AttentionAtenFunction : torch::autograd::Function<AttentionAtenFunction> 
   }
 };
 
+struct FusedAttentionFunction : torch::autograd::Function<FusedAttentionFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const Tensor& cu_seqlens, const std::optional<Tensor>& read_index, double scale) {
+    const auto packing = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
+    const FusedAttention fused(*packing, q, k, v, scale);
+    const auto r = fused.forward(q, k, v, /*keep=*/true);
+    ctx->saved_data["scale"] = scale;
+    ctx->save_for_backward(
+        {q, k, v, cu_seqlens, or_undefined(read_index), r.q, r.k, r.v, r.o, r.lse, r.seed, r.offset});
+    return fused.output(r);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_double_backward("oryx::attention");
+    const auto s = ctx->get_saved_variables();
+    const auto read_index = s[4].defined() ? std::optional(s[4]) : std::nullopt;
+    const auto packing = shared_packing("oryx::attention", s[3], read_index, s[1].size(0));
+    const FusedAttention fused(*packing, s[0], s[1], s[2], ctx->saved_data["scale"].toDouble());
+    auto out = fused.backward({s[5], s[6], s[7], s[8], s[9], s[10], s[11]}, grads[0]);
+    return {out[0], out[1], out[2], Tensor(), Tensor(), Tensor()};
+  }
+};
+
 }  // namespace
 
 Tensor attention_aten(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
                       const std::optional<Tensor>& read_index, double scale) {
   check_attention(q, k, v, cu_seqlens, read_index, scale);
-  return AttentionAtenFunction::apply(q, k, v, cu_seqlens, read_index, scale);
+  if (!FusedAttention::takes(q, v, scale)) return AttentionAtenFunction::apply(q, k, v, cu_seqlens, read_index, scale);
+  if (wants_graph(q, k, v)) return FusedAttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
+  const c10::NoGradGuard no_grad;
+  const auto packing = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
+  const FusedAttention fused(*packing, q, k, v, scale);
+  return fused.output(fused.forward(q, k, v, /*keep=*/false));
 }
 
 }  // namespace oryx::ops

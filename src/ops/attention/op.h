@@ -20,6 +20,9 @@ namespace oryx::ops {
 // Returns o [R, H, Vd] in q's dtype; logits and sums are float32, or float64 for float64 inputs. Gradients for q, k and
 // v; no second derivatives. On the CPU outputs and gradients are the same bits for any number of threads and whatever
 // other sequences are packed beside.
+// cu_seqlens and read_index may lie on the CPU or beside the other inputs. On the CPU they are checked in every call;
+// on a GPU the host has to wait for their values, and does so only for tensors that it has not met or that were written
+// to.
 // Throws c10::Error naming the argument when a shape, dtype, device or index is not as above.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_seqlens,
                      const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0);
@@ -29,8 +32,9 @@ at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const a
                                const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index = std::nullopt,
                                double scale = 1.0);
 
-// Blocks of query rows through ATen operations, probabilities computed again in the backward pass: for devices without
-// a kernel of ours.
+// For devices without a kernel of ours. On a GPU, for bfloat16, head dims up to 256 and a positive scale, the library's
+// fused kernels (fused.h); otherwise blocks of query rows through ATen operations, probabilities computed again in the
+// backward pass.
 at::Tensor attention_aten(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_seqlens,
                           const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0);
 

@@ -1,8 +1,11 @@
 #include "ops/common/packing.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <array>
+#include <mutex>
 
 namespace oryx::ops {
 
@@ -12,8 +15,8 @@ static std::vector<int64_t> to_host(const at::Tensor& x) {
   return {data, data + host.numel()};
 }
 
-Packing make_packing(const char* op, const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
-                     int64_t num_tokens) {
+static Packing read_packing(const char* op, const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
+                            int64_t num_tokens) {
   TORCH_CHECK(cu_seqlens.scalar_type() == at::kInt && cu_seqlens.dim() == 1 && cu_seqlens.numel() >= 2, op,
               ": cu_seqlens must be int32 [B+1] with B >= 1, but is ", cu_seqlens.scalar_type(), " ",
               cu_seqlens.sizes());
@@ -40,6 +43,83 @@ Packing make_packing(const char* op, const at::Tensor& cu_seqlens, const std::op
   for (int64_t token : packing.tokens)
     packing.rows.push_back(std::lower_bound(read.begin(), read.end(), token) - read.begin());
   return packing;
+}
+
+namespace {
+
+// A tensor as it was when its values were read. The weak reference keeps its address from being used again.
+class Snapshot {
+ public:
+  Snapshot() = default;
+  explicit Snapshot(const at::Tensor& x)
+      : tensor_(x.getIntrusivePtr()), data_(x.const_data_ptr()), numel_(x.numel()), version_(x._version()) {}
+  bool still(const at::Tensor& x) const {
+    return tensor_._unsafe_get_target() == x.unsafeGetTensorImpl() && data_ == x.const_data_ptr() &&
+           numel_ == x.numel() && version_ == x._version();
+  }
+
+ private:
+  c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor_{
+      c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>()};
+  const void* data_ = nullptr;
+  int64_t numel_ = -1, version_ = -1;
+};
+
+struct Remembered {
+  Snapshot cu_seqlens;
+  std::optional<Snapshot> read_index;
+  int64_t num_tokens = -1;
+  std::shared_ptr<const Packing> packing;
+};
+
+struct Memory {
+  std::mutex mutex;
+  std::array<Remembered, 16> entries;
+  size_t next = 0;
+};
+
+}  // namespace
+
+std::shared_ptr<const Packing> shared_packing(const char* op, const at::Tensor& cu_seqlens,
+                                              const std::optional<at::Tensor>& read_index, int64_t num_tokens) {
+  const auto make = [&] {
+    return std::make_shared<const Packing>(read_packing(op, cu_seqlens, read_index, num_tokens));
+  };
+  const bool on_host = cu_seqlens.is_cpu() && (!read_index || read_index->is_cpu());
+  // Tensors made in inference mode do not count their versions.
+  if (on_host || cu_seqlens.is_inference() || (read_index && read_index->is_inference())) return make();
+  static auto* memory = new Memory;  // never destroyed: tensors may outlive static objects
+  {
+    const std::lock_guard lock(memory->mutex);
+    for (const auto& e : memory->entries)
+      if (e.packing && e.num_tokens == num_tokens && e.read_index.has_value() == read_index.has_value() &&
+          e.cu_seqlens.still(cu_seqlens) && (!read_index || e.read_index->still(*read_index)))
+        return e.packing;
+  }
+  Remembered entry{Snapshot(cu_seqlens), std::nullopt, num_tokens, make()};
+  if (read_index) entry.read_index = Snapshot(*read_index);
+  const auto packing = entry.packing;
+  const std::lock_guard lock(memory->mutex);
+  memory->entries[memory->next++ % memory->entries.size()] = std::move(entry);
+  return packing;
+}
+
+Packing make_packing(const char* op, const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
+                     int64_t num_tokens) {
+  if (cu_seqlens.is_cpu() && (!read_index || read_index->is_cpu()))
+    return read_packing(op, cu_seqlens, read_index, num_tokens);
+  return *shared_packing(op, cu_seqlens, read_index, num_tokens);
+}
+
+at::Tensor upload(const std::vector<int64_t>& values, at::Device device) {
+  const auto size = static_cast<int64_t>(values.size());
+  const at::Tensor host = at::empty({size}, at::TensorOptions(at::kLong).pinned_memory(device.is_cuda()));
+  std::copy(values.begin(), values.end(), host.mutable_data_ptr<int64_t>());
+  return host.to(device, /*non_blocking=*/true);
+}
+
+at::Tensor index_on(const at::Tensor& index, at::Device device) {
+  return index.is_cpu() && !device.is_cpu() ? upload(to_host(index), device) : index.to(device);
 }
 
 at::ScalarType accumulate_type(at::ScalarType type) {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -23,6 +24,15 @@ struct Packing {
 // (absent: all tokens) is int64 [R], strictly ascending in [0, num_tokens).
 Packing make_packing(const char* op, const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
                      int64_t num_tokens);
+
+// The same, shared. Index tensors on another device are copied to the host, which waits for that device, only when
+// they are first met: the last few are remembered for as long as nothing writes to them (by their version counter).
+std::shared_ptr<const Packing> shared_packing(const char* op, const at::Tensor& cu_seqlens,
+                                              const std::optional<at::Tensor>& read_index, int64_t num_tokens);
+
+// Host integers, or an int64 index tensor of any device, on `device`, without waiting for work queued there.
+at::Tensor upload(const std::vector<int64_t>& values, at::Device device);
+at::Tensor index_on(const at::Tensor& index, at::Device device);
 
 // The type that states and sums have: double for double, else float.
 at::ScalarType accumulate_type(at::ScalarType type);

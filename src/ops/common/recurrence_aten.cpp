@@ -1,82 +1,135 @@
-#include <ATen/ATen.h>
+#include "ops/common/recurrence_aten.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
+#include "ops/common/batched_products.h"
 #include "ops/common/packing.h"
-#include "ops/common/recurrence.h"
+#include "ops/common/tensors.h"
 
 namespace oryx::ops {
 namespace {
 
-// [B, L] packed token of each padded place, N (one past the last) where there is none; L a multiple of the chunk.
-at::Tensor padded_tokens(const Packing& packing, at::Device device) {
-  const int64_t B = packing.sequences(), N = packing.num_tokens();
-  int64_t longest = 1;
-  for (int64_t b = 0; b < B; ++b) longest = std::max(longest, packing.tokens[b + 1] - packing.tokens[b]);
-  const int64_t L = (longest + kChunk - 1) / kChunk * kChunk;
-  at::Tensor places = at::full({B, L}, N, at::kLong);
-  auto row = places.accessor<int64_t, 2>();
-  for (int64_t b = 0; b < B; ++b)
-    for (int64_t t = packing.tokens[b]; t < packing.tokens[b + 1]; ++t) row[b][t - packing.tokens[b]] = t;
-  return places.to(device);
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Per token, a chunk costs its length in attention-like matrices and Kd Vd / length in states: they balance at the
+// head dim. Short sequences take the smallest power of two that holds them.
+int64_t chunk_size(const Packing& packing, int64_t Kd, int64_t Vd) {
+  int64_t longest = 1, size = 16;
+  for (int64_t b = 0; b < packing.sequences(); ++b)
+    longest = std::max(longest, packing.tokens[b + 1] - packing.tokens[b]);
+  const int64_t most = Kd * Vd > 64 * 96 ? 128 : 64;
+  while (size < most && size < longest) size *= 2;
+  return size;
 }
+
+ChunkList make_list(const RecurrenceKind& kind, const RecurrenceInputs& in) {
+  const auto packing = shared_packing(kind.op, in.cu_seqlens, in.read_index, in.k.size(0));
+  return {*packing, chunk_size(*packing, in.k.size(2), in.v.size(2)), in.q.device()};
+}
+
+struct RecurrenceAtenFunction : torch::autograd::Function<RecurrenceAtenFunction> {
+  static variable_list forward(AutogradContext* ctx, int64_t kind_address, const Tensor& q, const Tensor& k,
+                               const Tensor& v, const Tensor& g, const Tensor& w,
+                               const std::optional<Tensor>& initial_state, const Tensor& cu_seqlens,
+                               const std::optional<Tensor>& read_index) {
+    const auto& kind = *reinterpret_cast<const RecurrenceKind*>(kind_address);
+    RecurrenceSaved saved;
+    const RecurrenceChunks x(kind, {q, k, v, g, w, cu_seqlens, initial_state, read_index});
+    const auto [o, final_state] = recurrence_aten_forward(x, v, initial_state, saved);
+    ctx->saved_data["kind"] = kind_address;
+    ctx->save_for_backward(
+        {q, k, v, g, w, cu_seqlens, or_undefined(initial_state), or_undefined(read_index), saved.values, saved.TW});
+    return {o, final_state};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto& kind = *reinterpret_cast<const RecurrenceKind*>(ctx->saved_data["kind"].toInt());
+    refuse_double_backward(kind.op);
+    const auto s = ctx->get_saved_variables();
+    const auto optional = [](const Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
+    const RecurrenceChunks x(kind, {s[0], s[1], s[2], s[3], s[4], s[5], optional(s[6]), optional(s[7])});
+    const RecurrenceSaved saved{s[8], s[9]};
+    auto out = recurrence_aten_backward(x, saved, grads[0], grads[1]);
+    return {Tensor(),
+            out[0],
+            out[1],
+            out[2],
+            out[3].to(s[3].scalar_type()),
+            out[4].to(s[4].scalar_type()),
+            s[6].defined() ? out[5] : Tensor(),
+            Tensor(),
+            Tensor()};
+  }
+};
 
 }  // namespace
 
-// The mathematics of ops/common/chunk_scan.h on dense [B, Hkv, chunks, C, dim] tensors, in the WY form: both right
-// sides of the triangular system, w v and w e k, are solved for all chunks at once, and only the states go one by one.
-// Sequences are padded to the longest; padding has k = v = g = w = 0 and leaves the state as it is.
+RecurrenceChunks::RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceInputs& in)
+    : delta(kind.delta),
+      H(in.q.size(1)),
+      Hkv(in.k.size(1)),
+      Kd(in.k.size(2)),
+      Vd(in.v.size(2)),
+      group(H / Hkv),
+      readers(group + (delta ? 1 : 0)),
+      type(in.q.scalar_type()),
+      acc(accumulate_type(type)),
+      list(make_list(kind, in)),
+      read(in.read_index ? std::optional(index_on(*in.read_index, in.q.device())) : std::nullopt) {
+  Z = list.count() * Hkv, C = list.size();
+  rows = at::empty({Z, readers * C, Kd}, in.q.options());
+  q = query_part(rows), k = delta ? key_part(rows) : at::empty({Z, C, Kd}, in.q.options());
+  cut_rows(in.q, q);
+  cut_keys(in.k, k);
+  w = at::empty({Z, C, 1}, in.q.options().dtype(acc));
+  cut_keys(in.w.unsqueeze(-1), w);
+  // Sums in double, since differences of large ones would lose the small ones; beside bfloat16, float will do. At the
+  // clamp exp is zero in the accumulation type.
+  const bool low = type == at::kBFloat16;
+  const Tensor g = at::empty({Z, C, 1}, in.q.options().dtype(low ? at::kFloat : at::kDouble));
+  cut_keys(in.g.unsqueeze(-1), g);
+  const Tensor G = g.clamp_min(low ? -104.0 : -1000.0).cumsum(1);
+  D = G.sub(G.transpose(1, 2)).exp_().to(acc).tril_();
+  e = G.exp().to(acc), f = G.slice(1, C - 1).sub(G).exp_().to(acc), last = e.slice(1, C - 1);
+}
+
+Tensor RecurrenceChunks::empty(at::IntArrayRef sizes) const {
+  return at::empty(sizes, rows.options());
+}
+
+void RecurrenceChunks::cut_rows(const Tensor& x, const Tensor& to) const {
+  Tensor all = x;
+  if (read) all = at::zeros({list.tokens(), H, x.size(2)}, x.options()).index_copy_(0, *read, x);
+  list.cut(all.reshape({list.tokens(), Hkv, group, x.size(2)}), by_chunk(to));
+}
+
+Tensor RecurrenceChunks::join_rows(const Tensor& x) const {
+  const Tensor all = list.join(by_chunk(x), type);
+  return read ? all.index_select(0, *read) : all;
+}
+
+void RecurrenceChunks::scale_rows(const Tensor& to, const Tensor& x, const Tensor& factor) const {
+  Tensor out = by_head(to);
+  at::mul_out(out, by_head(x), factor.unsqueeze(1));
+}
+
 RecurrenceResult recurrence_aten(const RecurrenceKind& kind, const RecurrenceInputs& in) {
   check_recurrence(kind, in);
-  const Packing packing = make_packing(kind.op, in.cu_seqlens, in.read_index, in.k.size(0));
-  const int64_t B = packing.sequences(), N = packing.num_tokens(), H = in.q.size(1), Hkv = in.k.size(1);
-  const int64_t Kd = in.k.size(2), Vd = in.v.size(2), R = packing.num_rows();
-  const auto acc = accumulate_type(in.q.scalar_type());
-  const at::Tensor places = padded_tokens(packing, in.q.device());
-  const int64_t L = places.size(1), chunks = L / kChunk;
-  const at::Tensor flat = places.flatten();
-
-  const auto dense = [&](const at::Tensor& x, int64_t heads) {  // [N, heads, d] to [B, heads, chunks, C, d]
-    const at::Tensor padded = at::cat({x.to(acc), at::zeros({1, heads, x.size(2)}, x.options().dtype(acc))});
-    return padded.index_select(0, flat).view({B, chunks, kChunk, heads, x.size(2)}).permute({0, 3, 1, 2, 4});
-  };
-  at::Tensor q = in.q.to(acc);
-  if (in.read_index) q = at::zeros({N, H, Kd}, q.options()).index_copy(0, *in.read_index, q);
-  const at::Tensor Q = dense(q, H).reshape({B, Hkv, H / Hkv, chunks, kChunk, Kd});
-  const at::Tensor K = dense(in.k, Hkv), V = dense(in.v, Hkv);
-  const at::Tensor w = dense(in.w.unsqueeze(-1), Hkv);  // [B, Hkv, chunks, C, 1]
-  const at::Tensor G = dense(in.g.unsqueeze(-1), Hkv).to(at::kDouble).clamp_min(-1000.0).cumsum(3);
-  const at::Tensor future = at::ones({kChunk, kChunk}, K.options().dtype(at::kBool)).triu(1);
-  const at::Tensor D = (G - G.transpose(-1, -2)).masked_fill(future, -INFINITY).exp().to(acc);
-  const at::Tensor e = G.exp().to(acc), f = (G.slice(3, kChunk - 1) - G).exp().to(acc);
-  at::Tensor U = w * V, W;
-  if (kind.delta) {
-    const at::Tensor M = (w * K.matmul(K.transpose(-1, -2)) * D).tril(-1);
-    const at::Tensor X = at::linalg_solve_triangular(M, at::cat({U, w * e * K}, -1), /*upper=*/false, /*left=*/true,
-                                                     /*unitriangular=*/true);
-    U = X.slice(-1, 0, Vd);
-    W = X.slice(-1, Vd);
+  if (wants_graph(in.q, in.k, in.v, in.g, in.w, or_undefined(in.initial_state))) {
+    auto out = RecurrenceAtenFunction::apply(reinterpret_cast<int64_t>(&kind), in.q, in.k, in.v, in.g, in.w,
+                                             in.initial_state, in.cu_seqlens, in.read_index);
+    return {out[0], out[1]};
   }
-  const at::Tensor Kf = (K * f).transpose(-1, -2), last = e.slice(3, kChunk - 1);
-  at::Tensor S = in.initial_state ? *in.initial_state : at::zeros({B, Hkv, Kd, Vd}, K.options());
-  std::vector<at::Tensor> states, updates;
-  for (int64_t c = 0; c < chunks; ++c) {
-    at::Tensor u = U.select(2, c);
-    if (kind.delta) u = u - W.select(2, c).matmul(S);
-    states.push_back(S);
-    updates.push_back(u);
-    S = last.select(2, c) * S + Kf.select(2, c).matmul(u);
-  }
-  const at::Tensor S0 = at::stack(states, 2).unsqueeze(2);  // [B, Hkv, 1, chunks, Kd, Vd]
-  const at::Tensor B_qk = Q.matmul(K.unsqueeze(2).transpose(-1, -2)) * D.unsqueeze(2);
-  const at::Tensor O = (e.unsqueeze(2) * Q).matmul(S0) + B_qk.matmul(at::stack(updates, 2).unsqueeze(2));
-  at::Tensor o = O.permute({0, 3, 4, 1, 2, 5}).reshape({B * L, H, Vd});
-  // Where each row's token went: places, inverted.
-  const at::Tensor where =
-      at::empty({N + 1}, flat.options()).index_put({flat}, at::arange(B * L, flat.options())).slice(0, 0, N);
-  o = o.index_select(0, in.read_index ? where.index_select(0, *in.read_index) : where);
-  TORCH_INTERNAL_ASSERT(o.size(0) == R);
-  return {o.to(in.q.scalar_type()), S};
+  const c10::NoGradGuard no_grad;
+  RecurrenceSaved saved;
+  return recurrence_aten_forward(RecurrenceChunks(kind, in), in.v, in.initial_state, saved);
 }
 
 }  // namespace oryx::ops

@@ -22,6 +22,9 @@ namespace oryx::ops {
 //   initial_state  [B, Hkv, Kd, Vd]; zero when absent. States are float32, or float64 for float64 inputs.
 // Returns o [R, H, Vd] in q's dtype and final_state [B, Hkv, Kd, Vd]; an empty sequence passes its state on. Gradients
 // for every floating-point input; no second derivatives. Time and memory are linear in N.
+// cu_seqlens and read_index may lie on the CPU or beside the other inputs. On the CPU they are checked in every call;
+// on a GPU the host has to wait for their values, and does so only for tensors that it has not met or that were written
+// to.
 // Throws c10::Error naming the argument when a shape, dtype, device or index is not as above.
 std::tuple<at::Tensor, at::Tensor> gated_delta_rule(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                                     const at::Tensor& g, const at::Tensor& beta,
@@ -35,7 +38,9 @@ std::tuple<at::Tensor, at::Tensor> gated_delta_rule_reference(
     const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& initial_state = std::nullopt,
     const std::optional<at::Tensor>& read_index = std::nullopt);
 
-// The chunked form through ATen operations, for devices without a kernel of ours.
+// The chunked form through ATen operations, for devices without a kernel of ours (ops/common/recurrence_aten.h). Beside
+// bfloat16 inputs what goes into a matrix product is rounded to bfloat16; sums, states, gates and the triangular system
+// of a chunk are float32.
 std::tuple<at::Tensor, at::Tensor> gated_delta_rule_aten(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                                          const at::Tensor& g, const at::Tensor& beta,
                                                          const at::Tensor& cu_seqlens,
