@@ -4,6 +4,18 @@
 
 namespace oryx::ops::testing {
 
+// Equal keys, beta 1, no decay: the triangular system is all ones, and powers of it have large elements.
+static void check_equal_keys(RecurrenceOp op) {
+  RecurrenceCase c;
+  c.lengths = {130}, c.heads = c.kv_heads = 1, c.key_dim = c.value_dim = 80;
+  auto inputs = c.inputs();
+  inputs[1].value = inputs[1].value.slice(0, 0, 1).expand_as(inputs[1].value).contiguous();
+  inputs[3].value = at::full_like(inputs[3].value, -1e-9);
+  inputs[4].value = at::ones_like(inputs[4].value);
+  for (auto type : {at::kDouble, at::kFloat})
+    compare(c.function(op), c.function(gated_delta_rule_reference), inputs, type, "equal keys");
+}
+
 TEST(GatedDeltaRule, Lengths) {
   check_lengths(gated_delta_rule, gated_delta_rule_reference);
 }
@@ -27,6 +39,9 @@ TEST(GatedDeltaRule, CarriedState) {
 }
 TEST(GatedDeltaRule, SequenceAloneAsInBatch) {
   check_batch_independence(gated_delta_rule);
+}
+TEST(GatedDeltaRule, EqualKeys) {
+  check_equal_keys(gated_delta_rule);
 }
 TEST(GatedDeltaRule, Errors) {
   check_errors(gated_delta_rule, "beta");
@@ -56,15 +71,8 @@ TEST(GatedDeltaRuleAten, FiniteDifferences) {
 TEST(GatedDeltaRuleAten, CarriedState) {
   check_carried_state(gated_delta_rule_aten);
 }
-// Equal keys, beta 1, no decay: the triangular system is all ones, and powers of it have large elements.
 TEST(GatedDeltaRuleAten, EqualKeys) {
-  RecurrenceCase c;
-  c.lengths = {130}, c.heads = c.kv_heads = 1, c.key_dim = c.value_dim = 80;
-  auto inputs = c.inputs();
-  inputs[1].value = inputs[1].value.slice(0, 0, 1).expand_as(inputs[1].value).contiguous();
-  inputs[3].value = at::full_like(inputs[3].value, -1e-9);
-  inputs[4].value = at::ones_like(inputs[4].value);
-  compare(c.function(gated_delta_rule_aten), c.function(gated_delta_rule_reference), inputs, at::kFloat, "equal keys");
+  check_equal_keys(gated_delta_rule_aten);
 }
 TEST(GatedDeltaRuleAten, Errors) {
   check_errors(gated_delta_rule_aten, "beta");

@@ -59,7 +59,7 @@ struct AttentionBackward : AttentionArgs {
   void *grad_k, *grad_v;    // storage type, or null
 };
 
-ORYX_FOR_EACH_ISA(
+ORYX_FOR_EACH_PAIR_ISA(
     // T is the storage type: float, double or Bf16.
     template <typename T> void attention_forward(const AttentionForward& args);
     template <typename T> void attention_backward(const AttentionBackward& args);

@@ -78,7 +78,7 @@ ForwardResult run_forward(const Prepared& in, double scale, bool keep) {
   args.o = out.o.mutable_data_ptr(), args.lse = out.lse.mutable_data_ptr();
   args.residual = mutable_pointer<void>(out.residual);
   args.partial = partial.mutable_data_ptr();
-  with_storage(in.q.scalar_type(), [&]<typename T>() { ORYX_KERNEL(attention_forward<T>)(args); });
+  with_storage(in.q.scalar_type(), [&]<typename T>() { ORYX_PAIR_KERNEL(attention_forward<T>)(args); });
   return out;
 }
 
@@ -114,9 +114,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     args.grad_q = mutable_pointer<void>(grad_q);
     args.grad_k = mutable_pointer<void>(grad_k), args.grad_v = mutable_pointer<void>(grad_v);
     with_storage(in.q.scalar_type(), [&]<typename T>() {
-      ORYX_KERNEL(attention_delta<T>)
+      ORYX_PAIR_KERNEL(attention_delta<T>)
       (delta.numel(), in.v.size(2), o.const_data_ptr(), pointer<void>(residual), args.grad_o, delta.mutable_data_ptr());
-      ORYX_KERNEL(attention_backward<T>)(args);
+      ORYX_PAIR_KERNEL(attention_backward<T>)(args);
     });
     if (grad_q.defined()) grad_q = grad_q.to(in.q.scalar_type());
     return {grad_q, grad_k, grad_v, Tensor(), Tensor(), Tensor()};

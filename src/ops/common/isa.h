@@ -2,7 +2,8 @@
 
 // Kernels (every cpu.cpp) are compiled once for each instruction set, with ORYX_ISA naming a namespace, and chosen when
 // the program runs. A kernel's header declares its functions through ORYX_FOR_EACH_ISA, and callers pick one with
-// ORYX_KERNEL(name). ORYX_ISA=avx2, avx512, ... in the environment forces a narrower set.
+// ORYX_KERNEL(name); kernels that multiply pairs of bfloat16 (ops/common/gemm.h) have two sets more, and use
+// ORYX_FOR_EACH_PAIR_ISA and ORYX_PAIR_KERNEL. ORYX_ISA=avx2, avx512, ... in the environment forces a narrower set.
 
 namespace oryx::ops {
 
@@ -18,22 +19,28 @@ Isa current_isa();  // throws c10::Error on an x86 processor without AVX2 and FM
   }                            \
   namespace avx512 {           \
   __VA_ARGS__                  \
-  }                            \
-  namespace avx512bf16 {       \
-  __VA_ARGS__                  \
-  }                            \
-  namespace amx {              \
-  __VA_ARGS__                  \
   }
-#define ORYX_KERNEL(...)                                                                                \
+#define ORYX_FOR_EACH_PAIR_ISA(...) \
+  ORYX_FOR_EACH_ISA(__VA_ARGS__)    \
+  namespace avx512bf16 {            \
+  __VA_ARGS__                       \
+  }                                 \
+  namespace amx {                   \
+  __VA_ARGS__                       \
+  }
+#define ORYX_KERNEL(...)                                                                      \
+  (::oryx::ops::current_isa() >= ::oryx::ops::Isa::avx512 ? &::oryx::ops::avx512::__VA_ARGS__ \
+                                                          : &::oryx::ops::avx2::__VA_ARGS__)
+#define ORYX_PAIR_KERNEL(...)                                                                           \
   (::oryx::ops::current_isa() == ::oryx::ops::Isa::amx          ? &::oryx::ops::amx::__VA_ARGS__        \
    : ::oryx::ops::current_isa() == ::oryx::ops::Isa::avx512bf16 ? &::oryx::ops::avx512bf16::__VA_ARGS__ \
-   : ::oryx::ops::current_isa() == ::oryx::ops::Isa::avx512     ? &::oryx::ops::avx512::__VA_ARGS__     \
-                                                                : &::oryx::ops::avx2::__VA_ARGS__)
+                                                                : ORYX_KERNEL(__VA_ARGS__))
 #else
 #define ORYX_FOR_EACH_ISA(...) \
   namespace generic {          \
   __VA_ARGS__                  \
   }
+#define ORYX_FOR_EACH_PAIR_ISA(...) ORYX_FOR_EACH_ISA(__VA_ARGS__)
 #define ORYX_KERNEL(...) (&::oryx::ops::generic::__VA_ARGS__)
+#define ORYX_PAIR_KERNEL(...) ORYX_KERNEL(__VA_ARGS__)
 #endif

@@ -13,8 +13,8 @@ using at::Tensor;
 using Optional = std::optional<Tensor>;
 
 const RecurrenceKind& kind() {
-  static const RecurrenceKind kind{"oryx::gated_delta_rule", "beta", true, ORYX_KERNEL(gated_delta_rule_forward),
-                                   ORYX_KERNEL(gated_delta_rule_backward)};
+  static const RecurrenceKind kind{"oryx::gated_delta_rule", "beta", true, ORYX_PAIR_KERNEL(gated_delta_rule_forward),
+                                   ORYX_PAIR_KERNEL(gated_delta_rule_backward)};
   return kind;
 }
 

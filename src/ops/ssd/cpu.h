@@ -5,6 +5,7 @@
 
 namespace oryx::ops {
 
-ORYX_FOR_EACH_ISA(void ssd_forward(const RecurrenceForward& args); void ssd_backward(const RecurrenceBackward& args);)
+ORYX_FOR_EACH_PAIR_ISA(void ssd_forward(const RecurrenceForward& args);
+                       void ssd_backward(const RecurrenceBackward& args);)
 
 }  // namespace oryx::ops

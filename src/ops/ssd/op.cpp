@@ -13,7 +13,8 @@ using at::Tensor;
 using Optional = std::optional<Tensor>;
 
 const RecurrenceKind& kind() {
-  static const RecurrenceKind kind{"oryx::ssd", "dt", false, ORYX_KERNEL(ssd_forward), ORYX_KERNEL(ssd_backward)};
+  static const RecurrenceKind kind{"oryx::ssd", "dt", false, ORYX_PAIR_KERNEL(ssd_forward),
+                                   ORYX_PAIR_KERNEL(ssd_backward)};
   return kind;
 }
 
