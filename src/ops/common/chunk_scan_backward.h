@@ -41,13 +41,23 @@ struct Eight {
 
 template <typename T, typename A, bool Delta>
 class BackwardUnit {
+ public:
+  // Shares of gradients [slices, rows, Kd] and [slices, N, Hkv]; null where there is one slice.
+  struct Shares {
+    A *q = nullptr, *k = nullptr, *g = nullptr, *w = nullptr;
+  };
+
+ private:
   static constexpr int kRows = kTileRows<A>;
 
  public:
-  explicit BackwardUnit(const RecurrenceBackward& args)
+  // With several slices, each unit has columns of the values, which d(v) and the state's gradient consist of, and a
+  // share of the other gradients, which are sums over the columns.
+  BackwardUnit(const RecurrenceBackward& args, int64_t slices, const Shares& shares)
       : args_(args),
+        shares_(shares),
         kp_(padded_keys<A>(args.key_dim)),
-        vp_(padded_keys<A>(args.value_dim)),
+        vp_(slice_width(args.value_dim, slices)),
         scratch_(5 * C * kp_ + 7 * C * vp_ + 4 * kp_ * vp_ + 3 * C * C + 3 * C) {
     for (A** part : {&K_, &Q_, &dK_, &dQ_}) *part = scratch_.take(C * kp_);
     for (A** part : {&V_, &X_, &U_, &dU_, &dO_, &Z_}) *part = scratch_.take(C * vp_);
@@ -57,12 +67,17 @@ class BackwardUnit {
     decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
   }
 
-  void run(int64_t b, int64_t head) {
+  static int64_t slice_width(int64_t value_dim, int64_t slices) {
+    return padded_keys<A>((value_dim + slices - 1) / slices);
+  }
+
+  void run(int64_t b, int64_t head, int64_t slice) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
-    const int64_t state = ((b * Hkv + head) * Kd) * Vd;
+    slice_ = slice, v0_ = slice * vp_, vd_ = std::min(vp_, Vd - v0_);
+    const int64_t state = ((b * Hkv + head) * Kd) * Vd + v0_;
     for (int64_t i = 0; i < Kd; ++i)
       if (args_.grad_final)
-        load_padded(static_cast<const A*>(args_.grad_final) + state + i * Vd, Vd, dS_ + i * vp_);
+        load_padded(static_cast<const A*>(args_.grad_final) + state + i * Vd, vd_, dS_ + i * vp_);
       else
         fill_zero(dS_ + i * vp_, vp_);
     const int64_t begin = args_.tokens[b], count = args_.chunks[b + 1] - args_.chunks[b];
@@ -76,7 +91,8 @@ class BackwardUnit {
       look_ahead(head, b, t0, args_.chunks[b] + c - 1);
       run_chunk(head, t0, n, args_.chunks[b] + c);
     }
-    for (int64_t i = 0; i < Kd; ++i) store_row(dS_ + i * vp_, Vd, static_cast<A*>(args_.grad_initial) + state + i * Vd);
+    for (int64_t i = 0; i < Kd; ++i)
+      store_row(dS_ + i * vp_, vd_, static_cast<A*>(args_.grad_initial) + state + i * Vd);
   }
 
  private:
@@ -89,7 +105,7 @@ class BackwardUnit {
     ahead_.clear();
     if (t < args_.tokens[b]) return ahead_.stop();
     ahead_.add(static_cast<const T*>(args_.k) + token * Kd, C, Kd * size, Hkv * Kd * size);
-    ahead_.add(static_cast<const T*>(args_.v) + token * Vd, C, Vd * size, Hkv * Vd * size);
+    ahead_.add(static_cast<const T*>(args_.v) + token * Vd + v0_, C, vd_ * size, Hkv * Vd * size);
     ahead_.add(static_cast<T*>(args_.grad_k) + token * Kd, C, Kd * size, Hkv * Kd * size);
     ahead_.add(static_cast<T*>(args_.grad_v) + token * Vd, C, Vd * size, Hkv * Vd * size);
     if (Delta) ahead_.add(static_cast<const A*>(args_.updates) + token * Vd, C, Vd * wide, Hkv * Vd * wide);
@@ -106,14 +122,26 @@ class BackwardUnit {
     const int64_t group = args_.heads / args_.kv_heads;
     for (int64_t h = head * group; rows_.count() > 0 && h < (head + 1) * group; ++h) through_outputs(h, n);
     through_updates(head, t0, n);
-    const int64_t Kd = args_.key_dim, Hkv = args_.kv_heads;
+    const int64_t Hkv = args_.kv_heads;
     for (int64_t i = 0; i < n; ++i)
-      store_row(dK_ + i * kp_, Kd, static_cast<T*>(args_.grad_k) + ((t0 + i) * Hkv + head) * Kd);
+      store_share(dK_ + i * kp_, shares_.k, args_.tokens[args_.sequences] * Hkv, (t0 + i) * Hkv + head, args_.grad_k);
     double sum = 0;  // G is the running sum of g
     for (int64_t i = n - 1; i >= 0; --i) {
       sum += dG_[i];
-      static_cast<A*>(args_.grad_g)[(t0 + i) * Hkv + head] = static_cast<A>(sum);
+      gate(shares_.g, args_.grad_g)[(t0 + i) * Hkv + head] = static_cast<A>(sum);
     }
+  }
+
+  // Row `row` of the gradient of keys or queries, or of this slice's share of it, which has `rows` rows.
+  void store_share(const A* x, A* shares, int64_t rows, int64_t row, void* gradient) const {
+    const int64_t Kd = args_.key_dim;
+    if (shares)
+      store_row(x, Kd, shares + (slice_ * rows + row) * Kd);
+    else
+      store_row(x, Kd, static_cast<T*>(gradient) + row * Kd);
+  }
+  A* gate(A* shares, void* gradient) const {
+    return shares ? shares + slice_ * args_.tokens[args_.sequences] * args_.kv_heads : static_cast<A*>(gradient);
   }
 
   void load_chunk(int64_t head, int64_t t0, int64_t n, int64_t chunk) {
@@ -123,15 +151,15 @@ class BackwardUnit {
       const int64_t token = (t0 + i) * Hkv + head;
       const A w = static_cast<const A*>(args_.w)[token];
       load_padded(static_cast<const T*>(args_.k) + token * Kd, Kd, K_ + i * kp_);
-      load_padded(static_cast<const T*>(args_.v) + token * Vd, Vd, V_ + i * vp_);
-      if constexpr (Delta) load_padded(static_cast<const A*>(args_.updates) + token * Vd, Vd, X_ + i * vp_);
+      load_padded(static_cast<const T*>(args_.v) + token * Vd + v0_, vd_, V_ + i * vp_);
+      if constexpr (Delta) load_padded(static_cast<const A*>(args_.updates) + token * Vd + v0_, vd_, X_ + i * vp_);
       const A* x = (Delta ? X_ : V_) + i * vp_;
       for (int64_t j = 0; j < vp_; ++j) U_[i * vp_ + j] = w * x[j];
       w_[i] = w;
     }
     for (double& x : dG_) x = 0;
-    const A* saved = static_cast<const A*>(args_.chunk_states) + ((chunk * Hkv + head) * Kd) * Vd;
-    for (int64_t i = 0; i < Kd; ++i) load_padded(saved + i * Vd, Vd, S_ + i * vp_);
+    const A* saved = static_cast<const A*>(args_.chunk_states) + ((chunk * Hkv + head) * Kd) * Vd + v0_;
+    for (int64_t i = 0; i < Kd; ++i) load_padded(saved + i * Vd, vd_, S_ + i * vp_);
     transpose(n, kp_, K_, kp_, KT_, C);
     transpose(n, vp_, U_, vp_, UT_, C);
     transpose(kp_, vp_, S_, vp_, ST_, kp_);
@@ -139,10 +167,10 @@ class BackwardUnit {
 
   // S1 = e_last S0 + sum_j f_j k_j u_j^T: begins dK and dU, and turns dS (of S1) into its share of S0's.
   void through_state(int64_t n) {
-    const int64_t Kd = args_.key_dim, Vd = args_.value_dim;
+    const int64_t Kd = args_.key_dim;
     transpose(kp_, vp_, dS_, vp_, dST_, kp_);
     product<false>(n, vp_, all(Kd), K_, kp_, 1, dS_, vp_, dU_, vp_);
-    product<false>(n, kp_, all(Vd), U_, vp_, 1, dST_, kp_, dK_, kp_);
+    product<false>(n, kp_, all(vd_), U_, vp_, 1, dST_, kp_, dK_, kp_);
     for (int64_t i = 0; i < n; ++i) {
       const A f = decay_.f[i];
       for (int64_t j = 0; j < vp_; ++j) dU_[i * vp_ + j] *= f;
@@ -163,7 +191,7 @@ class BackwardUnit {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, m = rows_.count(), width = padded<A>(n);
     for (int64_t r = 0; r < m; ++r) {
       load_padded(static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd, Kd, Q_ + r * kp_);
-      load_padded(static_cast<const T*>(args_.grad_o) + ((rows_.begin + r) * H + h) * Vd, Vd, dO_ + r * vp_);
+      load_padded(static_cast<const T*>(args_.grad_o) + ((rows_.begin + r) * H + h) * Vd + v0_, vd_, dO_ + r * vp_);
     }
     const auto past = [&](int64_t i) { return Range(0, rows_.last(i) + 1); };
     const auto future = [&](int64_t i) { return Range(rows_.from(i), m); };
@@ -179,7 +207,7 @@ class BackwardUnit {
           vstore(M_ + (i + r) * C + j + v * kLanes<A>, tile.sum[r][v] * vload(d));
         }
       tile.zero();
-      tile.multiply(Vd, dO_ + i * vp_, vp_, 1, UT_ + j, C);
+      tile.multiply(vd_, dO_ + i * vp_, vp_, 1, UT_ + j, C);
       tile.store(dM_ + i * C + j, C);
     });
     product<true>(n, vp_, future, M_, 1, C, dO_, vp_, dU_, vp_);
@@ -189,7 +217,7 @@ class BackwardUnit {
       // Becomes that of q . k, and of no later token.
       scale_row(std::min(rows_.seen(r / kRows * kRows), width), decay_.D + i * C, dM_ + r * C);
     }
-    product<false>(m, kp_, all(Vd), dO_, vp_, 1, ST_, kp_, dQ_, kp_);  // S0 do
+    product<false>(m, kp_, all(vd_), dO_, vp_, 1, ST_, kp_, dQ_, kp_);  // S0 do
     for (int64_t r = 0; r < m; ++r) {
       const A e = decay_.e[rows_.token[r]];
       for (int64_t j = 0; j < kp_; ++j) dQ_[r * kp_ + j] *= e;
@@ -198,7 +226,7 @@ class BackwardUnit {
     product<true>(n, kp_, future, dM_, 1, C, Q_, kp_, dK_, kp_);
     product<true>(m, kp_, past, dM_, C, 1, K_, kp_, dQ_, kp_);
     for (int64_t r = 0; r < m; ++r) {
-      store_row(dQ_ + r * kp_, Kd, static_cast<T*>(args_.grad_q) + ((rows_.begin + r) * H + h) * Kd);
+      store_share(dQ_ + r * kp_, shares_.q, args_.rows[args_.sequences] * H, (rows_.begin + r) * H + h, args_.grad_q);
       const A e = decay_.e[rows_.token[r]];
       for (int64_t j = 0; j < kp_; ++j) Q_[r * kp_ + j] *= e;
     }
@@ -270,16 +298,16 @@ class BackwardUnit {
         if (j >= i + kRows) return;
         Tile<A, kRows, Vectors> tile;
         tile.zero();
-        tile.multiply(Vd, dU_ + i * vp_, vp_, 1, UT_ + j, C);
+        tile.multiply(vd_, dU_ + i * vp_, vp_, 1, UT_ + j, C);
         tile.store(dM_ + i * C + j, C);  // d(u_i) . u_j = -d(M_ij) / w_i
       });
     }
     for (int64_t i = 0; i < n; ++i) {
       A *dx = dU_ + i * vp_, *v = V_ + i * vp_;
       const A* x = Delta ? X_ + i * vp_ : v;
-      static_cast<A*>(args_.grad_w)[(t0 + i) * Hkv + head] = dot(vp_, dx, x);
+      gate(shares_.w, args_.grad_w)[(t0 + i) * Hkv + head] = dot(vp_, dx, x);
       for (int64_t j = 0; j < vp_; ++j) dx[j] *= w_[i];
-      store_row(dx, Vd, static_cast<T*>(args_.grad_v) + ((t0 + i) * Hkv + head) * Vd);
+      store_row(dx, vd_, static_cast<T*>(args_.grad_v) + ((t0 + i) * Hkv + head) * Vd + v0_);
       if constexpr (Delta) {
         const double through_products = spread_decay_gradient(i, M_ + i * C, dM_ + i * C);
         if (keeps_state(i / kRows * kRows, n)) {
@@ -301,13 +329,15 @@ class BackwardUnit {
       const auto future = [&](int64_t i) { return Range(i, n); };
       product<true>(n, kp_, past, dM_, C, 1, K_, kp_, dK_, kp_);
       product<true>(n, kp_, future, dM_, 1, C, K_, kp_, dK_, kp_);
-      product<true>(n, kp_, all(Vd), Z_, vp_, 1, ST_, kp_, dK_, kp_);
+      product<true>(n, kp_, all(vd_), Z_, vp_, 1, ST_, kp_, dK_, kp_);
       product<true>(args_.key_dim, vp_, all(n), K_, 1, kp_, Z_, vp_, dS_, vp_);
     }
   }
 
   const RecurrenceBackward& args_;
+  const Shares& shares_;
   const int64_t kp_, vp_;
+  int64_t slice_ = 0, v0_ = 0, vd_ = 0;
   Scratch<A> scratch_;
   A *K_, *Q_, *dK_, *dQ_, *V_, *X_, *U_, *dU_, *dO_, *Z_, *KT_, *UT_, *S_, *ST_, *dS_, *dST_, *M_, *dM_, *w_;
   Decays<A> decay_;

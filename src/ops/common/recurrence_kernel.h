@@ -21,12 +21,40 @@ void recurrence_forward(const RecurrenceForward& args) {
   });
 }
 
+// gradient [count] = the sum of its shares [slices, count].
+template <typename T, typename A>
+void add_shares(const A* shares, int64_t slices, int64_t count, void* gradient) {
+  parallel_for(count, 16384, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      A sum = 0;
+      for (int64_t s = 0; s < slices; ++s) sum += shares[s * count + i];
+      store(static_cast<T*>(gradient) + i, sum);
+    }
+  });
+}
+
 template <typename T, typename A, bool Delta>
 void recurrence_backward(const RecurrenceBackward& args) {
-  parallel_for(args.sequences * args.kv_heads, 1, [&](int64_t begin, int64_t end) {
-    BackwardUnit<T, A, Delta> unit(args);
-    for (int64_t i = begin; i < end; ++i) unit.run(i / args.kv_heads, i % args.kv_heads);
+  using Unit = BackwardUnit<T, A, Delta>;
+  const int64_t units = args.sequences * args.kv_heads, threads = num_threads();
+  const int64_t width = Unit::slice_width(args.value_dim, units < threads ? (threads + units - 1) / units : 1);
+  const int64_t slices = (args.value_dim + width - 1) / width, tokens = args.tokens[args.sequences] * args.kv_heads;
+  const int64_t keys = tokens * args.key_dim, queries = args.rows[args.sequences] * args.heads * args.key_dim;
+  const Workspace<A> shares(slices > 1 ? slices * (queries + keys + 2 * tokens) : 0);
+  typename Unit::Shares of;
+  if (slices > 1) {
+    of.q = shares.get(), of.k = of.q + slices * queries;
+    of.g = of.k + slices * keys, of.w = of.g + slices * tokens;
+  }
+  parallel_for(units * slices, 1, [&](int64_t begin, int64_t end) {
+    Unit unit(args, slices, of);
+    for (int64_t i = begin; i < end; ++i) unit.run(i / slices / args.kv_heads, i / slices % args.kv_heads, i % slices);
   });
+  if (slices == 1) return;
+  add_shares<T>(of.q, slices, queries, args.grad_q);
+  add_shares<T>(of.k, slices, keys, args.grad_k);
+  add_shares<A>(of.g, slices, tokens, args.grad_g);
+  add_shares<A>(of.w, slices, tokens, args.grad_w);
 }
 
 template <bool Delta>
