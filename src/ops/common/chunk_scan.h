@@ -25,7 +25,7 @@
 #include <type_traits>
 
 #include "ops/common/pairs.h"
-#include "ops/common/recurrence_step.h"
+#include "ops/common/recurrence_args.h"
 
 namespace oryx::ops::ORYX_ISA {
 
@@ -199,13 +199,14 @@ class ForwardUnit {
   static constexpr int kRows = kTileRows<E>;
 
  public:
-  ForwardUnit(const RecurrenceForward& args, int64_t value_slices)
+  static int64_t slice_width(int64_t value_dim, int64_t slices) { return padded<A>((value_dim + slices - 1) / slices); }
+
+  ForwardUnit(const RecurrenceForward& args, int64_t slice_width)
       : args_(args),
-        slice_(padded<A>((args.value_dim + value_slices - 1) / value_slices)),
+        slice_(slice_width),
         lds_(skewed<A>(slice_)),
         kp_(padded_keys<A>(args.key_dim)),
-        scratch_(4 * C * kp_ + 3 * C * slice_ + 2 * kp_ * lds_ + 3 * C * C + 4 * C),
-        step_(args) {
+        scratch_(4 * C * kp_ + 3 * C * slice_ + 2 * kp_ * lds_ + 3 * C * C + 4 * C) {
     K_ = scratch_.take(C * kp_), X_ = scratch_.take(C * kp_), U_ = scratch_.take(C * slice_);
     S_ = scratch_.take(kp_ * lds_), M_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
     decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
@@ -218,12 +219,9 @@ class ForwardUnit {
     }
   }
 
-  // Columns [v0, v0 + slice) of the values: columns of the state do not depend on each other.
-  void run(int64_t b, int64_t head, int64_t slice_index) {
-    const int64_t v0 = slice_index * slice_, Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
-    if (v0 >= Vd) return;
-    const int64_t vd = v0 + slice_ < Vd ? slice_ : Vd - v0;
-    if (args_.tokens[b + 1] - args_.tokens[b] == 1 && !args_.chunk_states) return step_.run(b, head, v0, vd);
+  // Columns [v0, v0 + vd) of the values: columns of the state do not depend on each other.
+  void run(int64_t b, int64_t head, int64_t v0, int64_t vd) {
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
     const int64_t state = ((b * Hkv + head) * Kd) * Vd + v0;
     for (int64_t i = 0; i < Kd; ++i)
       if (args_.initial)
@@ -381,7 +379,6 @@ class ForwardUnit {
   ChunkRows<kRows> rows_;
   Ahead ahead_;
   [[no_unique_address]] MatrixTiles tiles_;
-  StepUnit<T, A, Delta> step_;
 };
 
 }  // namespace oryx::ops::ORYX_ISA

@@ -2,8 +2,12 @@
 
 // Entry points of the recurrences' kernels: one unit of work for each sequence and key/value head. Included by cpu.cpp.
 
+#include <algorithm>
+#include <optional>
+
 #include "ops/common/chunk_scan_backward.h"
 #include "ops/common/parallel.h"
+#include "ops/common/recurrence_step.h"
 
 namespace oryx::ops::ORYX_ISA {
 
@@ -15,9 +19,21 @@ void recurrence_forward(const RecurrenceForward& args) {
   int64_t slices = units < threads ? (threads + units - 1) / units : 1;
   const int64_t vectors = padded<A>(args.value_dim) / kLanes<A>;
   if (slices > vectors) slices = vectors;
+  const int64_t width = ForwardUnit<T, A, Delta>::slice_width(args.value_dim, slices);
   parallel_for(units * slices, 1, [&](int64_t begin, int64_t end) {
-    ForwardUnit<T, A, Delta> unit(args, slices);
-    for (int64_t i = begin; i < end; ++i) unit.run(i / slices / args.kv_heads, i / slices % args.kv_heads, i % slices);
+    StepUnit<T, A, Delta> step(args);
+    std::optional<ForwardUnit<T, A, Delta>> unit;  // its workspaces are more than a step's work: only for whole chunks
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t b = i / slices / args.kv_heads, head = i / slices % args.kv_heads, v0 = i % slices * width;
+      if (v0 >= args.value_dim) continue;
+      const int64_t vd = std::min(width, args.value_dim - v0);
+      if (args.tokens[b + 1] - args.tokens[b] == 1 && !args.chunk_states) {
+        step.run(b, head, v0, vd);
+      } else {
+        if (!unit) unit.emplace(args, width);
+        unit->run(b, head, v0, vd);
+      }
+    }
   });
 }
 
