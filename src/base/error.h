@@ -3,16 +3,22 @@
 #include <fmt/format.h>
 
 #include <stdexcept>
-#include <string>
+#include <string_view>
 #include <utility>
+
+#include "base/text.h"
 
 namespace oryx {
 
 // Input that the user can put right: a file, an option, a config. The command line prints it as one line and exits 2.
-// The message says what is wrong and what would be right.
+// The message says what is wrong and what would be right. It may quote the input: line ends and what is no text are
+// written as \xNN here, so that it stays one line.
 class InputError : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit InputError(std::string_view message) : std::runtime_error(excerpt(message, kMaxLength)) {}
+
+ private:
+  static constexpr size_t kMaxLength = 2000;
 };
 
 template <typename... Args>

@@ -83,10 +83,12 @@ std::string on_terminal(Work&& work) {
   fflush(stderr);
   dup2(saved, STDERR_FILENO);
   close(saved);
-  std::string out(1 << 16, '\0');
-  fcntl(master, F_SETFL, O_NONBLOCK);
-  out.resize(static_cast<size_t>(std::max<ssize_t>(0, read(master, out.data(), out.size()))));
   close(terminal);
+  // A terminal hands over what was written piece by piece, and an error once the other end is closed and all is read.
+  std::string out;
+  char piece[4096];
+  for (ssize_t length; (length = read(master, piece, sizeof(piece))) > 0;)
+    out.append(piece, static_cast<size_t>(length));
   close(master);
   return out;
 }
