@@ -1,4 +1,3 @@
-#include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 
 #include <memory>
@@ -7,7 +6,6 @@
 #include "bench/formulas.h"
 #include "ops/attention/op.h"
 #include "ops/gated_delta_rule/op.h"
-#include "ops/rope/op.h"
 #include "ops/ssd/op.h"
 
 namespace oryx::bench {
@@ -73,12 +71,11 @@ Case attention_step(Inputs& inputs, const StepSizes& sizes, int64_t keys, const 
   // Keys, then values: one cache each.
   Tensors caches = inputs.rotation(dtype, {2, keys, sizes.heads, sizes.dim});
   const auto options = at::device(inputs.device()).dtype(at::kLong);
-  const at::Tensor positions = at::arange(keys, options), last = at::full({1}, keys - 1, options);
+  const at::Tensor last = at::full({1}, keys - 1, options);
   const auto turn = std::make_shared<size_t>(0);
   const auto forward = [=, cu = inputs.cu_seqlens(1, keys)](const Tensors& x) {
     const at::Tensor& cache = caches[(*turn)++ % caches.size()];
-    const at::Tensor k = ops::rope(cache.select(0, 0), positions, kRopeBase);
-    return ops::attention(ops::rope(x[0], last, kRopeBase), k, cache.select(0, 1), cu, last);
+    return ops::attention(x[0], cache.select(0, 0), cache.select(0, 1), cu, last, 1.0, kRopeBase);
   };
   return {row, forward_call({q}, forward)};
 }

@@ -15,7 +15,6 @@
 #include "ops/common/packing.h"
 #include "ops/gated_rms_norm/op.h"
 #include "ops/rms_norm/op.h"
-#include "ops/rope/op.h"
 #include "ops/short_conv/op.h"
 #include "ops/swiglu/op.h"
 #include "ops/unit_norm/op.h"
@@ -82,19 +81,15 @@ at::Tensor Block::attention(const at::Tensor& h, const Written& written, const S
   if (layout.continues()) {
     std::vector<at::Tensor> keys, values;
     for (size_t b = 0; b < caches.size(); ++b) {
-      const int64_t begin = layout.begins()[b], end = layout.begins()[b + 1];
-      keys.insert(keys.end(), {caches[b]->keys(layer_), written.k.slice(0, begin, end)});
-      values.insert(values.end(), {caches[b]->values(layer_), written.v.slice(0, begin, end)});
+      const int64_t staged = layout.begins()[b + 1] - layout.begins()[b];
+      keys.push_back(caches[b]->keys(layer_, staged)), values.push_back(caches[b]->values(layer_, staged));
     }
-    k = at::cat(keys), v = at::cat(values);
+    // One sequence's keys are read where they lie.
+    k = keys.size() == 1 ? keys[0] : at::cat(keys), v = values.size() == 1 ? values[0] : at::cat(values);
   }
   at::Tensor q = project(rows(h, reads.attention), "mixer.attention.q_proj.weight", config_.num_attention_heads);
   q = ops::rms_norm(q, std::nullopt, config_.rms_norm_eps) * weight("mixer.attention.scale").unsqueeze(-1);
-  if (config_.rope_theta > 0) {
-    q = ops::rope(q, rows(layout.positions(), reads.attention), config_.rope_theta);
-    k = ops::rope(k, layout.key_positions(), config_.rope_theta);
-  }
-  return ops::attention(q, k, v, layout.key_cu_seqlens(), reads.attention_keys);
+  return ops::attention(q, k, v, layout.key_cu_seqlens(), reads.attention_keys, 1.0, config_.rope_theta);
 }
 
 at::Tensor Block::recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
@@ -124,18 +119,22 @@ at::Tensor Block::recurrent(const at::Tensor& h, const Written& written, const S
   return o;
 }
 
-void Block::stage(const Written& written, const at::Tensor& final_state, const SequenceLayout& layout,
-                  std::span<Cache* const> caches) const {
+void Block::stage_rows(const Written& written, const SequenceLayout& layout, std::span<Cache* const> caches) const {
   for (size_t b = 0; b < caches.size(); ++b) {
-    const auto slice = [&](const at::Tensor& x) {
+    const auto rows = [&](const at::Tensor& x) {
       return x.defined() ? x.detach().slice(0, layout.begins()[b], layout.begins()[b + 1]) : x;
     };
+    caches[b]->stage(layer_, Cache::Rows{rows(written.k), rows(written.v), rows(written.g), rows(written.w),
+                                         rows(written.k_input), rows(written.v_input)});
+  }
+}
+
+void Block::stage_ends(const Written& written, const at::Tensor& final_state, std::span<Cache* const> caches) const {
+  for (size_t b = 0; b < caches.size(); ++b) {
     const auto one = [&](const at::Tensor& x) {
       return x.defined() ? x.detach().select(0, static_cast<int64_t>(b)).clone() : x;
     };
-    caches[b]->stage(layer_,
-                     {slice(written.k), slice(written.v), slice(written.g), slice(written.w), slice(written.k_input),
-                      slice(written.v_input), one(written.k_tail), one(written.v_tail), one(final_state)});
+    caches[b]->stage(layer_, Cache::Ends{one(written.k_tail), one(written.v_tail), one(final_state)});
   }
 }
 
@@ -147,12 +146,13 @@ at::Tensor Block::forward(const at::Tensor& x, const SequenceLayout& layout, std
   const int64_t H = config_.num_attention_heads;
   const at::Tensor h = norm(x, "mixer_norm.weight");
   const Written written = write(h, layout, caches);
+  if (!caches.empty()) stage_rows(written, layout, caches);
   at::Tensor by_attention, by_recurrence, final_state;
   if (reads.attention_count > 0) by_attention = attention(h, written, layout, caches);
   // A cache keeps its state up with every token, also where attention serves them all.
   const bool keeps_state = !caches.empty() && caches[0]->has_state();
   if (reads.recurrent_count > 0 || keeps_state) by_recurrence = recurrent(h, written, layout, caches, final_state);
-  if (!caches.empty()) stage(written, final_state, layout, caches);
+  if (!caches.empty()) stage_ends(written, final_state, caches);
   at::Tensor o = reads.merge                 ? at::cat({by_attention, by_recurrence}).index_select(0, *reads.merge)
                  : reads.attention_count > 0 ? by_attention
                                              : by_recurrence;

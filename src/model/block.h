@@ -32,8 +32,8 @@ class Block {
                        std::span<Cache* const> caches) const;
   at::Tensor recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
                        std::span<Cache* const> caches, at::Tensor& final_state) const;
-  void stage(const Written& written, const at::Tensor& final_state, const SequenceLayout& layout,
-             std::span<Cache* const> caches) const;
+  void stage_rows(const Written& written, const SequenceLayout& layout, std::span<Cache* const> caches) const;
+  void stage_ends(const Written& written, const at::Tensor& final_state, std::span<Cache* const> caches) const;
 
   const LanguageModel& model_;
   const ModelConfig& config_;

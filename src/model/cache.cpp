@@ -60,9 +60,9 @@ int64_t Cache::bytes() const {
   return total;
 }
 
-at::Tensor Cache::view(const at::Tensor& buffer) const {
+at::Tensor Cache::view(const at::Tensor& buffer, int64_t staged) const {
   require(has_kv_, "the cache's keys and values were dropped, and attention, replay and truncation need them");
-  return buffer.slice(0, 0, length_);
+  return buffer.slice(0, 0, length_ + staged);
 }
 
 const at::Tensor& Cache::state(int64_t layer) const {
@@ -142,17 +142,21 @@ void Cache::append(at::Tensor& buffer, const at::Tensor& rows) const {
   buffer.slice(0, length_, needed).copy_(rows);
 }
 
-void Cache::stage(int64_t index, const Written& written) {
+void Cache::stage(int64_t index, const Rows& rows) {
   Layer& layer = layers_[index];
-  append(layer.k, written.k);
-  append(layer.v, written.v);
-  append(layer.g, written.g);
-  append(layer.w, written.w);
-  append(layer.k_input, written.k_input);
-  append(layer.v_input, written.v_input);
-  layer.next_k_tail = written.k_tail;
-  layer.next_v_tail = written.v_tail;
-  layer.next_state = written.state;
+  append(layer.k, rows.k);
+  append(layer.v, rows.v);
+  append(layer.g, rows.g);
+  append(layer.w, rows.w);
+  append(layer.k_input, rows.k_input);
+  append(layer.v_input, rows.v_input);
+}
+
+void Cache::stage(int64_t index, const Ends& ends) {
+  Layer& layer = layers_[index];
+  layer.next_k_tail = ends.k_tail;
+  layer.next_v_tail = ends.v_tail;
+  layer.next_state = ends.state;
 }
 
 void Cache::commit(int64_t n) {

@@ -45,22 +45,26 @@ class Cache {
 
   // Views of the cached tokens of one layer. keys/values [n, Hkv, Kd|Vd]; gates [n, Hkv]: g the log decay, w beta or
   // dt.
-  at::Tensor keys(int64_t layer) const { return view(layers_[layer].k); }
-  at::Tensor values(int64_t layer) const { return view(layers_[layer].v); }
+  // keys and values can be asked to hold also the first `staged` tokens that are not yet committed.
+  at::Tensor keys(int64_t layer, int64_t staged = 0) const { return view(layers_[layer].k, staged); }
+  at::Tensor values(int64_t layer, int64_t staged = 0) const { return view(layers_[layer].v, staged); }
   at::Tensor log_decays(int64_t layer) const { return view(layers_[layer].g); }
   at::Tensor writes(int64_t layer) const { return view(layers_[layer].w); }
   const at::Tensor& state(int64_t layer) const;                                      // [Hkv, Kd, Vd]
   const at::Tensor& key_tail(int64_t layer) const { return layers_[layer].k_tail; }  // [Hkv * Kd, W - 1], oldest first
   const at::Tensor& value_tail(int64_t layer) const { return layers_[layer].v_tail; }  // [Hkv * Vd, W - 1]
 
-  // Used by LanguageModel, layer by layer: what `n` new tokens write. Visible from commit(n) on, so that a failing pass
-  // leaves the cache as it was.
-  struct Written {
-    at::Tensor k, v, g, w;             // [n, ...], gates undefined without a recurrence
-    at::Tensor k_input, v_input;       // the convolutions' inputs [n, Hkv * Kd], [n, Hkv * Vd]
+  // Used by LanguageModel, layer by layer: what `n` new tokens write, before the mixers run and after. Visible from
+  // commit(n) on, so that a failing pass leaves the cache as it was.
+  struct Rows {
+    at::Tensor k, v, g, w;        // [n, ...], gates undefined without a recurrence
+    at::Tensor k_input, v_input;  // the convolutions' inputs [n, Hkv * Kd], [n, Hkv * Vd]
+  };
+  struct Ends {
     at::Tensor k_tail, v_tail, state;  // after the last token
   };
-  void stage(int64_t layer, const Written& written);
+  void stage(int64_t layer, const Rows& rows);
+  void stage(int64_t layer, const Ends& ends);
   void commit(int64_t n);
 
  private:
@@ -69,7 +73,7 @@ class Cache {
     at::Tensor k_tail, v_tail, state;
     at::Tensor next_k_tail, next_v_tail, next_state;
   };
-  at::Tensor view(const at::Tensor& buffer) const;
+  at::Tensor view(const at::Tensor& buffer, int64_t staged = 0) const;
   void append(at::Tensor& buffer, const at::Tensor& rows) const;
   at::Tensor tail_at(const at::Tensor& inputs, int64_t n) const;
 

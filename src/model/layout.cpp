@@ -1,7 +1,5 @@
 #include "model/layout.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 
 #include <set>
@@ -17,15 +15,12 @@ static at::Tensor int32s(const std::vector<int64_t>& values, at::Device device) 
 SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_layers, at::Device device)
     : sequences_(std::move(sequences)) {
   require(!sequences_.empty(), "a batch needs at least one sequence");
-  std::vector<at::Tensor> positions, key_positions;
   std::set<int64_t> own;
   for (const auto& s : sequences_) {
     const int64_t end = s.offset + s.schedule.length();
     begins_.push_back(begins_.back() + s.schedule.length());
     key_begins_.push_back(key_begins_.back() + end);
     require(key_begins_.back() <= INT32_MAX, "a batch holds at most {} tokens, cached ones included", INT32_MAX);
-    positions.push_back(at::arange(s.offset, end, at::kLong));
-    key_positions.push_back(at::arange(0, end, at::kLong));
     continues_ |= s.offset > 0;
     for (const auto& [layer, spans] : s.schedule.layers()) {
       require(layer < num_layers, "the schedule names layer {}, but the model has {} layers (from 0)", layer,
@@ -35,8 +30,6 @@ SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_
   }
   cu_seqlens_ = int32s(begins_, device);
   key_cu_seqlens_ = int32s(key_begins_, device);
-  positions_ = at::cat(positions).to(device);
-  key_positions_ = at::cat(key_positions).to(device);
   reads_.push_back(make_reads(-1, device));
   for (int64_t layer = 0; layer < num_layers; ++layer) {
     if (own.count(layer)) reads_.push_back(make_reads(layer, device));

@@ -39,9 +39,7 @@ class SequenceLayout {
   const std::vector<SequenceSpec>& sequences() const { return sequences_; }
   const std::vector<int64_t>& begins() const { return begins_; }        // [B + 1], first packed token of each sequence
   const at::Tensor& cu_seqlens() const { return cu_seqlens_; }          // int32 [B + 1], of the new tokens
-  const at::Tensor& positions() const { return positions_; }            // int64 [N], from the start of the sequence
   const at::Tensor& key_cu_seqlens() const { return key_cu_seqlens_; }  // int32 [B + 1], of cached and new tokens
-  const at::Tensor& key_positions() const { return key_positions_; }    // int64 [cached and new tokens]
   bool continues() const { return continues_; }                         // some sequence has tokens in its cache
   const LayerReads& reads(int64_t layer) const { return reads_[reads_of_layer_[layer]]; }
 
@@ -50,7 +48,7 @@ class SequenceLayout {
 
   std::vector<SequenceSpec> sequences_;
   std::vector<int64_t> begins_{0}, key_begins_{0};
-  at::Tensor cu_seqlens_, positions_, key_cu_seqlens_, key_positions_;
+  at::Tensor cu_seqlens_, key_cu_seqlens_;
   bool continues_ = false;
   std::vector<LayerReads> reads_;  // one for all layers, and one for each with an override
   std::vector<size_t> reads_of_layer_;

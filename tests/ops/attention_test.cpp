@@ -7,7 +7,7 @@
 namespace oryx::ops::testing {
 
 using AttentionOp = at::Tensor (*)(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                   const std::optional<at::Tensor>&, double);
+                                   const std::optional<at::Tensor>&, double, double);
 
 const std::vector<at::ScalarType> kTypes{at::kDouble, at::kFloat, at::kBFloat16};
 
@@ -15,7 +15,7 @@ struct AttentionCase {
   std::vector<int64_t> lengths{17, 0, 65};
   int64_t heads = 2, kv_heads = 2, key_dim = 16, value_dim = 16;
   Read read = Read::all;
-  double scale = 0.3, spread = 1;  // spread multiplies the queries
+  double scale = 0.3, rope_base = 0, spread = 1;  // spread multiplies the queries
   bool non_contiguous = false;
 
   std::string str() const {
@@ -41,9 +41,10 @@ struct AttentionCase {
     return x;
   }
   Function function(AttentionOp op) const {
-    return [op, cu = cu_seqlens(lengths), read = index(), s = scale](const std::vector<at::Tensor>& x) {
-      return std::vector<at::Tensor>{op(x[0], x[1], x[2], cu, read, s)};
-    };
+    return
+        [op, cu = cu_seqlens(lengths), read = index(), s = scale, base = rope_base](const std::vector<at::Tensor>& x) {
+          return std::vector<at::Tensor>{op(x[0], x[1], x[2], cu, read, s, base)};
+        };
   }
   void check(AttentionOp op) const {
     for (auto type : kTypes)
@@ -76,8 +77,8 @@ TEST_P(AttentionPaths, NothingRead) {
   AttentionCase c;
   const auto x = c.tensors(at::kFloat);
   const auto k = x[1].clone().requires_grad_(true);
-  const auto o =
-      GetParam()(x[0].slice(0, 0, 0), k, x[2], cu_seqlens(c.lengths), at::empty({0}, at::TensorOptions(at::kLong)), 1);
+  const auto o = GetParam()(x[0].slice(0, 0, 0), k, x[2], cu_seqlens(c.lengths),
+                            at::empty({0}, at::TensorOptions(at::kLong)), 1, 0);
   EXPECT_EQ(o.sizes(), (std::vector<int64_t>{0, 2, 16}));
   EXPECT_TRUE(at::equal(torch::autograd::grad({o.sum()}, {k})[0], at::zeros_like(k)));
 }
@@ -167,13 +168,47 @@ TEST_P(AttentionPaths, Decode) {
         {normal({index.numel(), heads, 24})}, {normal({3600, kv_heads, 24})}, {normal({3600, kv_heads, 40})}};
     const auto with = [&](AttentionOp op) -> Function {
       return [=](const std::vector<at::Tensor>& x) {
-        return std::vector<at::Tensor>{op(x[0], x[1], x[2], cu, index, 0.5)};
+        return std::vector<at::Tensor>{op(x[0], x[1], x[2], cu, index, 0.5, 0)};
       };
     };
     for (auto type : kTypes)
       compare(with(GetParam()), with(attention_reference), inputs, type,
               std::to_string(rows) + " rows, heads " + std::to_string(heads) + "/" + std::to_string(kv_heads) + " " +
                   c10::toString(type));
+  }
+}
+
+// Rotary embedding inside: prefill, and few rows against a cache, where keys are turned while they are read.
+TEST_P(AttentionPaths, Rope) {
+  for (auto [heads, kv_heads, rows, kd] : {std::tuple<int64_t, int64_t, int64_t, int64_t>{2, 2, 1, 64},
+                                           {4, 1, 2, 128},
+                                           {4, 2, 3, 24},
+                                           {2, 1, 1, 10},
+                                           {4, 2, 0, 32}}) {
+    AttentionCase c;
+    c.lengths = {700, 3, 90}, c.heads = heads, c.kv_heads = kv_heads, c.key_dim = kd, c.value_dim = 20;
+    const auto cu = cu_seqlens(c.lengths);
+    std::optional<at::Tensor> index;
+    std::vector<int64_t> read;
+    for (int64_t end : {700, 703, 793})
+      for (int64_t r = rows; r > 0; --r) read.push_back(end - r);
+    if (rows > 0) index = at::tensor(read, at::kLong);
+    at::manual_seed(6);
+    const std::vector<Input> inputs{{normal({rows > 0 ? index->numel() : 793, heads, kd})},
+                                    {normal({793, kv_heads, kd})},
+                                    {normal({793, kv_heads, 20})}};
+    const auto with = [&](AttentionOp op) -> Function {
+      return [=](const std::vector<at::Tensor>& x) {
+        return std::vector<at::Tensor>{op(x[0], x[1], x[2], cu, index, 0.3, 1e4)};
+      };
+    };
+    auto constants = inputs;
+    for (auto& input : constants) input.grad = false;
+    for (auto type : kTypes) {
+      const auto name = std::to_string(rows) + " rows, dim " + std::to_string(kd) + " " + c10::toString(type);
+      compare(with(GetParam()), with(attention_reference), inputs, type, name);
+      compare(with(GetParam()), with(attention_reference), constants, type, name + ", no gradients");
+    }
   }
 }
 
@@ -276,11 +311,11 @@ TEST_P(AttentionPaths, Errors) {
   const auto x = c.tensors(at::kFloat);
   const at::Tensor cu = cu_seqlens({4, 3});
   const auto with = [&](size_t i, const at::Tensor& other, const at::Tensor& seqlens,
-                        std::optional<at::Tensor> read = {}, double scale = 1) {
+                        std::optional<at::Tensor> read = {}, double scale = 1, double base = 0) {
     return [=, op = GetParam()] {
       auto y = x;
       if (i < y.size()) y[i] = other;
-      op(y[0], y[1], y[2], seqlens, read, scale);
+      op(y[0], y[1], y[2], seqlens, read, scale, base);
     };
   };
   expect_error(with(0, x[0].slice(0, 0, 6), cu), "attention: q must have shape [7, any, 16]");
@@ -299,10 +334,14 @@ TEST_P(AttentionPaths, Errors) {
   expect_error(with(0, x[0].slice(0, 0, 2), cu, at::tensor({3, 3}, at::kLong)), "read_index must ascend");
   expect_error(with(0, x[0].slice(0, 0, 2), cu, at::tensor({1, 2}, at::kInt)), "read_index must be int64");
   expect_error(with(9, {}, cu, {}, std::numeric_limits<double>::infinity()), "scale must be finite");
+  expect_error(with(9, {}, cu, {}, 1, -1), "rope_base must be 0 or positive");
+  const at::Tensor odd = x[1].slice(2, 0, 15);
+  expect_error([&] { GetParam()(x[0].slice(2, 0, 15), odd, x[2], cu, {}, 1, 1e4); },
+               "an even key head dim, but it is 15");
   const at::Tensor q = x[0].clone().requires_grad_(true);
   expect_error(
       [&] {
-        torch::autograd::grad({GetParam()(q, x[1], x[2], cu, {}, 1).sum()}, {q}, {}, /*retain_graph=*/true,
+        torch::autograd::grad({GetParam()(q, x[1], x[2], cu, {}, 1, 0).sum()}, {q}, {}, /*retain_graph=*/true,
                               /*create_graph=*/true);
       },
       "gradients of gradients are not implemented");

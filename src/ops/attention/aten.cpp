@@ -8,8 +8,10 @@
 
 #include "ops/attention/fused.h"
 #include "ops/attention/op.h"
+#include "ops/attention/rotated.h"
 #include "ops/common/packing.h"
 #include "ops/common/tensors.h"
+#include "ops/rope/op.h"
 
 namespace oryx::ops {
 namespace {
@@ -151,9 +153,11 @@ struct FusedAttentionFunction : torch::autograd::Function<FusedAttentionFunction
 
 }  // namespace
 
-Tensor attention_aten(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
-                      const std::optional<Tensor>& read_index, double scale) {
-  check_attention(q, k, v, cu_seqlens, read_index, scale);
+Tensor attention_aten(const Tensor& q_in, const Tensor& k_in, const Tensor& v, const Tensor& cu_seqlens,
+                      const std::optional<Tensor>& read_index, double scale, double rope_base) {
+  check_attention(q_in, k_in, v, cu_seqlens, read_index, scale, rope_base);
+  const auto [q, k] =
+      rope_base > 0 ? rotated(rope_aten, q_in, k_in, cu_seqlens, read_index, rope_base) : std::pair(q_in, k_in);
   if (!FusedAttention::takes(q, v, scale)) return AttentionAtenFunction::apply(q, k, v, cu_seqlens, read_index, scale);
   if (wants_graph(q, k, v)) return FusedAttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
   const c10::NoGradGuard no_grad;

@@ -100,7 +100,7 @@ class AttentionBackwardUnit {
       load_elements(static_cast<const T*>(args_.q) + place[i] * Kd, Kd, kp_, q_ + i * kw);
       load_elements(static_cast<const T*>(args_.grad_o) + place[i] * Vd, Vd, vp_, do_ + i * vw);
     }
-    if (by_rows<A>(m))
+    if (few_rows(args_, unit_.sequence))
       row_logits(m);
     else
       gemm<false>(m, C, kd, q_, kw, 1, kt_, C, p_, C);
@@ -160,9 +160,7 @@ class AttentionBackwardUnit {
         using Stored = std::conditional_t<kPairs<T>, T, A>;  // what pairs are made of
         const Stored *q = reinterpret_cast<const Stored*>(q_) + i * kp_,
                      *k = reinterpret_cast<const Stored*>(k_) + j * kp_;
-        Vec<A> sum{};
-        for (int64_t d = 0; d < width; d += kLanes<A>) sum += Vec<A>(get(q + d, Whole{})) * Vec<A>(get(k + d, Whole{}));
-        p_[i * C + j] = vsum<A>(sum);
+        p_[i * C + j] = vsum<A>(products<A>(width, q, k));
       }
   }
 

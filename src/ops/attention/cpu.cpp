@@ -1,6 +1,7 @@
 #include "ops/attention/cpu.h"
 
 #include "ops/attention/backward_kernel.h"
+#include "ops/attention/few_rows_kernel.h"
 #include "ops/attention/forward_kernel.h"
 
 namespace oryx::ops::ORYX_ISA {
@@ -8,13 +9,13 @@ namespace {
 
 // Runs units [0, count) in order of their listing, each thread taking the next that is free: causal blocks differ in
 // work. Every thread makes its own Unit first, so that nothing can throw between units.
-template <typename Unit, typename Args>
-void run_units(const Args& args) {
+template <typename Unit, typename Args, typename Work>
+void run_units(const Args& args, const Work* units, int64_t count) {
   std::atomic<int64_t> next{0};
-  const int64_t threads = num_threads(), tasks = args.num_units < threads ? args.num_units : threads;
+  const int64_t threads = num_threads(), tasks = count < threads ? count : threads;
   parallel_for(tasks, 1, [&](int64_t, int64_t) {
     Unit unit(args);
-    for (int64_t i = next++; i < args.num_units; i = next++) unit.run(args.units[i]);
+    for (int64_t i = next++; i < count; i = next++) unit.run(units[i]);
   });
 }
 
@@ -22,7 +23,8 @@ void run_units(const Args& args) {
 
 template <typename T>
 void attention_forward(const AttentionForward& args) {
-  run_units<AttentionForwardUnit<T>>(args);
+  run_units<AttentionForwardUnit<T>>(args, args.units, args.num_units);
+  run_units<FewRowsUnit<T>>(args, args.segments, args.num_segments);
   parallel_for(args.num_merges, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) merge_segments<T>(args, args.merges[i]);
   });
@@ -30,7 +32,7 @@ void attention_forward(const AttentionForward& args) {
 
 template <typename T>
 void attention_backward(const AttentionBackward& args) {
-  run_units<AttentionBackwardUnit<T>>(args);
+  run_units<AttentionBackwardUnit<T>>(args, args.units, args.num_units);
 }
 
 template <typename T>

@@ -10,29 +10,36 @@ namespace oryx::ops {
 // sequence b and key/value head c is query row rows[b] + i / group, head c * group + i % group, with group = H / Hkv.
 inline constexpr int64_t kAttentionRows = 128;  // stacked rows of a block
 inline constexpr int64_t kAttentionKeys = 64;   // keys of a block
+// A sequence of at most so many stacked rows has a kernel of its own, with vectors along the head dims.
+inline constexpr int64_t kFewRows = 8;
 
 struct AttentionArgs {
   int64_t heads, kv_heads, key_dim, value_dim;
   double scale;
+  double rope_base;                     // 0: keys and queries are used as they are; else only for sequences of few rows
   const int64_t *tokens, *rows, *read;  // Packing: [B+1], [B+1], [R] or null
   const void *q, *k, *v;                // storage type: [R, H, Kd], [N, Hkv, Kd], [N, Hkv, Vd]
 };
 
-// Forward work: stacked rows [begin, begin + count) against packed keys [key_begin, key_end). A sequence of few rows
-// has its keys cut into segments, whose results wait in `partial` to be merged; `partial` is then the unit's first row
-// there.
+// Forward work: stacked rows [begin, begin + count) against packed keys [key_begin, key_end).
 struct AttentionUnit {
-  int64_t sequence, kv_head, begin, count, key_begin, key_end, partial;  // partial: -1 when the unit is not a segment
+  int64_t sequence, kv_head, begin, count, key_begin, key_end;
 };
 
-// The segments of one sequence and key/value head: `segments` blocks of `count` rows in `partial`, from row `first`.
+// Forward work for a sequence of few rows: all of them, in all heads, against at most kAttentionKeys keys. Where these
+// are not all keys, the result waits in `partial` [kv_heads, stacked rows], from row `partial`, to be merged; else -1.
+struct AttentionSegment {
+  int64_t sequence, key_begin, key_end, partial;
+};
 struct AttentionMerge {
-  int64_t sequence, kv_head, count, first, segments;
+  int64_t sequence, kv_head, first, segments;  // `first`: the first segment's row in `partial`
 };
 
 struct AttentionForward : AttentionArgs {
   const AttentionUnit* units;
   int64_t num_units;
+  const AttentionSegment* segments;
+  int64_t num_segments;
   const AttentionMerge* merges;
   int64_t num_merges;
   void* o;         // storage type [R, H, Vd]
@@ -58,6 +65,10 @@ struct AttentionBackward : AttentionArgs {
   void* grad_q;             // acc [R, H, Kd], or null
   void *grad_k, *grad_v;    // storage type, or null
 };
+
+inline bool few_rows(const AttentionArgs& args, int64_t sequence) {
+  return (args.rows[sequence + 1] - args.rows[sequence]) * (args.heads / args.kv_heads) <= kFewRows;
+}
 
 ORYX_FOR_EACH_PAIR_ISA(
     // T is the storage type: float, double or Bf16.

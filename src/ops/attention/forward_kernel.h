@@ -4,45 +4,11 @@
 
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 
-#include "ops/attention/cpu.h"
+#include "ops/attention/row_math.h"
 #include "ops/common/pairs.h"
 
 namespace oryx::ops::ORYX_ISA {
-
-template <typename V>
-inline V vmax(V a, V b) {
-  return a > b ? a : b;
-}
-
-// Blocks that would fill less than half a vector are better taken row by row, with vectors along the head dims. The
-// backward pass must come to the same logits, bit by bit, or differences of large ones would not cancel: it decides by
-// the same rule, and both passes take a logit's distance from the maximum by the same expression.
-template <typename A>
-inline bool by_rows(int64_t count) {
-  return 2 * count <= kLanes<A>;
-}
-template <typename V, typename A, typename M>
-inline V below(V product, A scale, M maximum) {
-  return product * scale - maximum;
-}
-
-// Writes row `at` of [R, H]: o [padded Vd] divided by the sum.
-template <typename T, typename A>
-inline void finish(const AttentionForward& args, int64_t at, const A* o, A maximum, A sum) {
-  const int64_t Vd = args.value_dim;
-  T* out = static_cast<T*>(args.o) + at * Vd;
-  T* residual = args.residual ? static_cast<T*>(args.residual) + at * Vd : nullptr;
-  const A inverse = 1 / sum;
-  for_vectors<A>(Vd, [&](int64_t d, auto size) {
-    const Vec<A> x = Vec<A>(get(o + d, size)) * inverse;
-    put(out + d, x, size);
-    if (residual) put(residual + d, Vec<A>(x - get(out + d, size)), size);
-  });
-  static_cast<A*>(args.lse)[2 * at] = maximum;
-  static_cast<A*>(args.lse)[2 * at + 1] = std::log(sum);
-}
 
 template <typename T>
 class AttentionForwardUnit {
@@ -75,10 +41,7 @@ class AttentionForwardUnit {
     unit_ = unit;
     for (int64_t i = 0; i < M; ++i) max_[i] = kLowest, sum_[i] = 0;
     for (int64_t i = 0; i < unit.count; ++i) token_[i] = args_.read ? args_.read[row(i)] : row(i);
-    if (by_rows<A>(unit.count))
-      few_rows();
-    else
-      many_rows();
+    many_rows();
   }
 
  private:
@@ -95,16 +58,6 @@ class AttentionForwardUnit {
   };
   const T* at(const void* tensor, int64_t t, int64_t dim) const {
     return static_cast<const T*>(tensor) + (t * args_.kv_heads + unit_.kv_head) * dim;
-  }
-  // n keys or values in the type of arithmetic: where they lie, if they are of that type already and rows end with a
-  // vector; else a copy.
-  Block<A> rows_of(const void* tensor, int64_t t0, int64_t n, int64_t dim, A* copy) const {
-    const T* src = at(tensor, t0, dim);
-    const int64_t stride = args_.kv_heads * dim, width = padded<A>(dim);
-    if constexpr (std::is_same_v<T, A>)
-      if (width == dim) return {src, stride};
-    for (int64_t j = 0; j < n; ++j) load_padded(src + j * stride, dim, copy + j * width);
-    return {copy, width};
   }
   // Keys as rows of elements, and values as elements along the keys: copied, since one head's rows are often a power of
   // two apart, where the first cache has room for a few.
@@ -164,7 +117,8 @@ class AttentionForwardUnit {
       for_panels<A>(width, [&]<int Vectors>(int64_t c) { panel<Vectors>(k, v, t0, n, c, width); });
     }
     transpose(vp_, width, o_, width, rows_, vp_);
-    for (int64_t i = 0; i < count; ++i) emit(i, rows_ + i * vp_);
+    for (int64_t i = 0; i < count; ++i)
+      finish<T>(args_, row(i) * args_.heads + head(i), rows_ + i * vp_, max_[i], sum_[i]);
   }
 
   // The block's n keys for the rows of columns [c, c + Vectors).
@@ -238,59 +192,6 @@ class AttentionForwardUnit {
     }
   }
 
-  // Vectors along the head dims: one dot product for each row and key.
-  void few_rows() {
-    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, count = unit_.count, kw = padded<A>(Kd);
-    for (int64_t i = 0; i < count; ++i) load_padded(query(i), Kd, q_ + i * kw);
-    fill_zero(o_, count * vp_);
-    for (int64_t t0 = unit_.key_begin; t0 < unit_.key_end; t0 += C) {
-      const int64_t n = t0 + C < unit_.key_end ? C : unit_.key_end - t0;
-      const Block<A> k = rows_of(args_.k, t0, n, Kd, k_), v = rows_of(args_.v, t0, n, Vd, v_);
-      for (int64_t j = 0; j < n; ++j) {
-        prefetch(args_.k, t0 + C + j, Kd);
-        prefetch(args_.v, t0 + C + j, Vd);
-        for (int64_t i = 0; i < count; ++i) s_[i * C + j] = dot(kw, q_ + i * kw, k.data + j * k.stride);
-      }
-      for (int64_t i = 0; i < count; ++i) softmax_row(i, token_[i] - t0 + 1, n);
-      gemm<true>(count, padded<A>(Vd), n, s_, C, 1, v.data, v.stride, o_, vp_);
-    }
-    for (int64_t i = 0; i < count; ++i) emit(i, o_ + i * vp_);
-  }
-
-  // Row i sees the first `visible` of n keys.
-  void softmax_row(int64_t i, int64_t visible, int64_t n) {
-    A* s = s_ + i * C;
-    if (visible <= 0) return fill_zero(s, n);
-    const Vec<A> limit = splat(static_cast<A>(visible < n ? visible : n));
-    Vec<A> tops = splat(max_[i]), total{};
-    for (int64_t j = 0; j < n; j += kLanes<A>) {
-      const Vec<A> x = vload(s + j) * scale_;
-      tops = vmax(tops, vload(column_ + j) < limit ? x : splat(kLowest));
-    }
-    A top = tops[0];
-    for (int l = 1; l < kLanes<A>; ++l) top = tops[l] > top ? tops[l] : top;
-    for (int64_t j = 0; j < n; j += kLanes<A>) {
-      const Vec<A> p = vexp(below(vload(s + j), scale_, top));
-      vstore(s + j, vload(column_ + j) < limit ? p : Vec<A>{});
-      total += vload(s + j);
-    }
-    const A shrink = vexp(splat(max_[i] - top))[0];
-    sum_[i] = sum_[i] * shrink + vsum<A>(total);
-    max_[i] = top;
-    for (int64_t d = 0; d < vp_; d += kLanes<A>) vstore(o_ + i * vp_ + d, vload(o_ + i * vp_ + d) * shrink);
-  }
-
-  void emit(int64_t i, const A* o) {
-    const int64_t Vd = args_.value_dim;
-    if (unit_.partial >= 0) {
-      A* out = static_cast<A*>(args_.partial) + (unit_.partial + i) * (Vd + 2);
-      for (int64_t d = 0; d < Vd; ++d) out[d] = o[d];
-      out[Vd] = max_[i], out[Vd + 1] = sum_[i];
-      return;
-    }
-    finish<T>(args_, row(i) * args_.heads + head(i), o, max_[i], sum_[i]);
-  }
-
   const AttentionForward& args_;
   const int64_t kp_, vp_, group_;
   const A scale_;
@@ -301,25 +202,5 @@ class AttentionForwardUnit {
   AttentionUnit unit_{};
   int64_t token_[M];
 };
-
-// Joins the segments of one sequence and head, in the order of their keys.
-template <typename T>
-inline void merge_segments(const AttentionForward& args, const AttentionMerge& merge) {
-  using A = Arithmetic<T>;
-  const int64_t Vd = args.value_dim, group = args.heads / args.kv_heads, size = merge.count * (Vd + 2);
-  for (int64_t i = 0; i < merge.count; ++i) {
-    A* first = static_cast<A*>(args.partial) + (merge.first + i) * (Vd + 2);
-    A top = first[Vd], sum = 0;
-    for (int64_t s = 1; s < merge.segments; ++s) top = first[s * size + Vd] > top ? first[s * size + Vd] : top;
-    for (int64_t s = 0; s < merge.segments; ++s) {
-      A* part = first + s * size;
-      const A weight = std::exp(part[Vd] - top);
-      sum += part[Vd + 1] * weight;
-      for (int64_t d = 0; d < Vd; ++d) first[d] = (s > 0 ? first[d] : A(0)) + part[d] * weight;
-    }
-    const int64_t row = args.rows[merge.sequence] + i / group, head = merge.kv_head * group + i % group;
-    finish<T>(args, row * args.heads + head, first, top, sum);
-  }
-}
 
 }  // namespace oryx::ops::ORYX_ISA

@@ -10,7 +10,9 @@
 #include <cmath>
 
 #include "ops/attention/plan.h"
+#include "ops/attention/rotated.h"
 #include "ops/common/tensors.h"
+#include "ops/rope/op.h"
 
 namespace oryx::ops {
 
@@ -18,7 +20,7 @@ using at::Tensor;
 using Optional = std::optional<Tensor>;
 
 void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
-                     const Optional& read_index, double scale) {
+                     const Optional& read_index, double scale, double rope_base) {
   constexpr const char* op = "oryx::attention";
   check_float(op, "q", q);
   check_shape(op, "k", k, {-1, -1, -1});
@@ -31,6 +33,9 @@ void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Te
   check_like(op, "k", k, q);
   check_like(op, "v", v, q);
   TORCH_CHECK(std::isfinite(scale), op, ": scale must be finite, but is ", scale);
+  TORCH_CHECK(std::isfinite(rope_base) && rope_base >= 0, op, ": rope_base must be 0 or positive, but is ", rope_base);
+  TORCH_CHECK(rope_base == 0 || k.size(2) % 2 == 0, op, ": rope_base needs an even key head dim, but it is ",
+              k.size(2));
   make_packing(op, cu_seqlens, read_index, N);
 }
 
@@ -51,9 +56,16 @@ struct Prepared {
         packing(make_packing("oryx::attention", cu_seqlens, read, k_in.size(0))) {}
   Prepared(const Prepared&) = delete;
 
-  void fill(AttentionArgs& args, double scale) const {
+  bool only_few_rows() const {
+    AttentionArgs args{};
+    fill(args, 1, 0);
+    for (int64_t b = 0; b < packing.sequences(); ++b)
+      if (!few_rows(args, b)) return false;
+    return true;
+  }
+  void fill(AttentionArgs& args, double scale, double rope_base) const {
     args.heads = q.size(1), args.kv_heads = k.size(1), args.key_dim = k.size(2), args.value_dim = v.size(2);
-    args.scale = scale;
+    args.scale = scale, args.rope_base = rope_base;
     args.tokens = packing.tokens.data(), args.rows = packing.rows.data();
     args.read = packing.read.empty() ? nullptr : packing.read.data();
     args.q = q.const_data_ptr(), args.k = k.const_data_ptr(), args.v = v.const_data_ptr();
@@ -64,7 +76,7 @@ struct ForwardResult {
   Tensor o, lse, residual;
 };
 
-ForwardResult run_forward(const Prepared& in, double scale, bool keep) {
+ForwardResult run_forward(const Prepared& in, double scale, double rope_base, bool keep) {
   const int64_t H = in.q.size(1), Hkv = in.k.size(1), Vd = in.v.size(2), R = in.packing.num_rows();
   const auto acc = in.q.options().dtype(accumulate_type(in.q.scalar_type()));
   const AttentionForwardPlan plan(in.packing, H, Hkv);
@@ -72,8 +84,9 @@ ForwardResult run_forward(const Prepared& in, double scale, bool keep) {
   if (keep && in.q.scalar_type() == at::kBFloat16) out.residual = at::empty_like(out.o);
   const Tensor partial = at::empty({plan.partial_rows, Vd + 2}, acc);
   AttentionForward args{};
-  in.fill(args, scale);
+  in.fill(args, scale, rope_base);
   args.units = plan.units.data(), args.num_units = static_cast<int64_t>(plan.units.size());
+  args.segments = plan.segments.data(), args.num_segments = static_cast<int64_t>(plan.segments.size());
   args.merges = plan.merges.data(), args.num_merges = static_cast<int64_t>(plan.merges.size());
   args.o = out.o.mutable_data_ptr(), args.lse = out.lse.mutable_data_ptr();
   args.residual = mutable_pointer<void>(out.residual);
@@ -86,7 +99,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const Tensor& cu_seqlens, const Optional& read_index, double scale) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const auto [o, lse, residual] = run_forward(Prepared(q, k, v, cu_seqlens, read_index), scale, /*keep=*/true);
+    const auto [o, lse, residual] = run_forward(Prepared(q, k, v, cu_seqlens, read_index), scale, 0, /*keep=*/true);
     ctx->saved_data["scale"] = scale;
     ctx->save_for_backward({q, k, v, cu_seqlens, or_undefined(read_index), o, lse, residual});
     return o;
@@ -107,7 +120,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const AttentionBackwardPlan plan(in.packing, H, in.k.size(1));
     std::vector<int32_t> turns(static_cast<size_t>(plan.turns));
     AttentionBackward args{};
-    in.fill(args, ctx->saved_data["scale"].toDouble());
+    in.fill(args, ctx->saved_data["scale"].toDouble(), 0);
     args.units = plan.units.data(), args.num_units = static_cast<int64_t>(plan.units.size());
     args.turns = turns.data();
     args.lse = lse.const_data_ptr(), args.delta = delta.const_data_ptr(), args.grad_o = grad_o.const_data_ptr();
@@ -124,24 +137,30 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
 };
 
 Tensor attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
-                     const Optional& read_index, double scale) {
-  check_attention(q, k, v, cu_seqlens, read_index, scale);
-  return run_forward(Prepared(q, k, v, cu_seqlens, read_index), scale, /*keep=*/false).o;
+                     const Optional& read_index, double scale, double rope_base) {
+  check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
+  const Prepared in(q, k, v, cu_seqlens, read_index);
+  if (rope_base == 0 || in.only_few_rows()) return run_forward(in, scale, rope_base, /*keep=*/false).o;
+  const auto [turned_q, turned_k] = rotated(rope, q, k, cu_seqlens, read_index, rope_base);
+  return run_forward(Prepared(turned_q, turned_k, v, cu_seqlens, read_index), scale, 0, /*keep=*/false).o;
 }
 
 Tensor attention_autograd_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
-                              const Optional& read_index, double scale) {
+                              const Optional& read_index, double scale, double rope_base) {
   if (!wants_graph(q, k, v)) {
     at::AutoDispatchBelowADInplaceOrView below;
-    return attention_cpu(q, k, v, cu_seqlens, read_index, scale);
+    return attention_cpu(q, k, v, cu_seqlens, read_index, scale, rope_base);
   }
-  check_attention(q, k, v, cu_seqlens, read_index, scale);
-  return AttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
+  check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
+  if (rope_base == 0) return AttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
+  const auto [turned_q, turned_k] = rotated(rope, q, k, cu_seqlens, read_index, rope_base);
+  return AttentionFunction::apply(turned_q, turned_k, v, cu_seqlens, read_index, scale);
 }
 
 TORCH_LIBRARY_FRAGMENT(oryx, m) {
   m.def(
-      "attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, Tensor? read_index=None, float scale=1.0) -> Tensor");
+      "attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, Tensor? read_index=None, float scale=1.0, "
+      "float rope_base=0.0) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(oryx, CPU, m) {
   m.impl("attention", attention_cpu);
@@ -156,10 +175,10 @@ TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
 }  // namespace
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
-                 const Optional& read_index, double scale) {
+                 const Optional& read_index, double scale, double rope_base) {
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("oryx::attention", "").typed<decltype(attention)>();
-  return op.call(q, k, v, cu_seqlens, read_index, scale);
+  return op.call(q, k, v, cu_seqlens, read_index, scale, rope_base);
 }
 
 }  // namespace oryx::ops

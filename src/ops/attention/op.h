@@ -17,6 +17,10 @@ namespace oryx::ops {
 //   q [R, H, Kd]; k [N, Hkv, Kd]; v [N, Hkv, Vd]   float32, bfloat16 or float64, all alike; Hkv divides H, and query
 //                                                  head h reads key/value head h / (H / Hkv)
 //   scale          finite; multiplies the logits
+//   rope_base      0, or the base of a rotary position embedding (rope/op.h) that q and k are turned by first, each by
+//                  its token's place t - s in its sequence; Kd is then even. On the CPU, without gradients, where few
+//                  rows read a sequence (decoding), keys are turned while they are read; otherwise by a pass of their
+//                  own.
 // Returns o [R, H, Vd] in q's dtype; logits and sums are float32, or float64 for float64 inputs. Gradients for q, k and
 // v; no second derivatives. On the CPU outputs and gradients are the same bits for any number of threads and whatever
 // other sequences are packed beside.
@@ -25,21 +29,23 @@ namespace oryx::ops {
 // to.
 // Throws c10::Error naming the argument when a shape, dtype, device or index is not as above.
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_seqlens,
-                     const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0);
+                     const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0,
+                     double rope_base = 0.0);
 
 // The formula above, row by row, differentiable: the oracle of the tests.
 at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index = std::nullopt,
-                               double scale = 1.0);
+                               double scale = 1.0, double rope_base = 0.0);
 
 // For devices without a kernel of ours. On a GPU, for bfloat16, head dims up to 256 and a positive scale, the library's
 // fused kernels (fused.h); otherwise blocks of query rows through ATen operations, probabilities computed again in the
 // backward pass.
 at::Tensor attention_aten(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_seqlens,
-                          const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0);
+                          const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0,
+                          double rope_base = 0.0);
 
 // The checks of all of the above.
 void check_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_seqlens,
-                     const std::optional<at::Tensor>& read_index, double scale);
+                     const std::optional<at::Tensor>& read_index, double scale, double rope_base);
 
 }  // namespace oryx::ops

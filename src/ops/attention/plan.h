@@ -13,36 +13,40 @@ namespace oryx::ops {
 
 struct AttentionForwardPlan {
   std::vector<AttentionUnit> units;  // the longest first
+  std::vector<AttentionSegment> segments;
   std::vector<AttentionMerge> merges;
   int64_t partial_rows = 0;
 
   AttentionForwardPlan(const Packing& packing, int64_t heads, int64_t kv_heads) {
-    // Where one block holds all rows of a sequence (decoding), its keys are cut into segments of this many; their
-    // partial results take less room than the keys. All heads take a segment before the next one, whose pages would
-    // else fall out of the translation cache between two heads.
-    constexpr int64_t kSegment = 256;
     const int64_t group = heads / kv_heads;
     for (int64_t b = 0; b < packing.sequences(); ++b) {
       const int64_t stacked = (packing.rows[b + 1] - packing.rows[b]) * group;
       if (stacked == 0) continue;
+      if (stacked <= kFewRows) {
+        add_segments(b, packing.tokens[b], packing.token_of(packing.rows[b + 1] - 1) + 1, stacked, kv_heads);
+        continue;
+      }
       for (int64_t c = 0; c < kv_heads; ++c) {
         for (int64_t i = 0; i < stacked; i += kAttentionRows) {
           const int64_t count = std::min(kAttentionRows, stacked - i), begin = packing.tokens[b];
-          const int64_t end = packing.token_of(packing.rows[b] + (i + count - 1) / group) + 1;
-          if (stacked > kAttentionRows || end - begin <= kSegment) {
-            units.push_back({b, c, i, count, begin, end, -1});
-            continue;
-          }
-          merges.push_back({b, c, count, partial_rows, 0});
-          for (int64_t t = begin; t < end; t += kSegment, partial_rows += count, ++merges.back().segments)
-            units.push_back({b, c, i, count, t, std::min(t + kSegment, end), partial_rows});
+          units.push_back({b, c, i, count, begin, packing.token_of(packing.rows[b] + (i + count - 1) / group) + 1});
         }
       }
     }
     std::stable_sort(units.begin(), units.end(), [](const AttentionUnit& x, const AttentionUnit& y) {
-      const int64_t a = x.key_end - x.key_begin, b = y.key_end - y.key_begin;
-      return a != b ? a > b : x.key_begin < y.key_begin;
+      return x.key_end - x.key_begin > y.key_end - y.key_begin;
     });
+  }
+
+ private:
+  void add_segments(int64_t sequence, int64_t begin, int64_t end, int64_t stacked, int64_t kv_heads) {
+    const bool whole = end - begin <= kAttentionKeys;
+    for (int64_t c = 0; !whole && c < kv_heads; ++c)
+      merges.push_back({sequence, c, partial_rows, (end - begin + kAttentionKeys - 1) / kAttentionKeys});
+    for (int64_t t = begin; t < end; t += kAttentionKeys) {
+      segments.push_back({sequence, t, std::min(t + kAttentionKeys, end), whole ? -1 : partial_rows});
+      if (!whole) partial_rows += stacked * kv_heads;
+    }
   }
 };
 

@@ -4,13 +4,17 @@
 #include <ATen/ops/zeros.h>
 
 #include "ops/attention/op.h"
+#include "ops/attention/rotated.h"
 #include "ops/common/packing.h"
+#include "ops/rope/op.h"
 
 namespace oryx::ops {
 
-at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                               const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
-                               double scale) {
+at::Tensor attention_reference(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v,
+                               const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index, double scale,
+                               double rope_base) {
+  const auto [q, k] =
+      rope_base > 0 ? rotated(rope_reference, q_in, k_in, cu_seqlens, read_index, rope_base) : std::pair(q_in, k_in);
   const Packing packing = make_packing("attention_reference", cu_seqlens, read_index, k.size(0));
   const auto acc = accumulate_type(q.scalar_type());
   const int64_t group = q.size(1) / k.size(1);
