@@ -201,57 +201,83 @@ class ForwardUnit {
  public:
   static int64_t slice_width(int64_t value_dim, int64_t slices) { return padded<A>((value_dim + slices - 1) / slices); }
 
-  ForwardUnit(const RecurrenceForward& args, int64_t slice_width)
+  // The number of heads whose states fit beside each other in half of a core's second cache.
+  static int64_t heads_at_once(const RecurrenceForward& args, int64_t slice_width) {
+    const int64_t state = padded_keys<A>(args.key_dim) * skewed<A>(slice_width) * static_cast<int64_t>(sizeof(A));
+    return std::max<int64_t>(1, (1 << 19) / state);
+  }
+
+  ForwardUnit(const RecurrenceForward& args, int64_t slice_width, int64_t max_heads)
       : args_(args),
         slice_(slice_width),
         lds_(skewed<A>(slice_)),
         kp_(padded_keys<A>(args.key_dim)),
-        scratch_(4 * C * kp_ + 3 * C * slice_ + 2 * kp_ * lds_ + 3 * C * C + 4 * C) {
-    K_ = scratch_.take(C * kp_), X_ = scratch_.take(C * kp_), U_ = scratch_.take(C * slice_);
-    S_ = scratch_.take(kp_ * lds_), M_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
+        scratch_(3 * C * kp_ + 3 * C * slice_ + (1 + max_heads) * kp_ * lds_ + 3 * C * C + 4 * C) {
+    K_ = scratch_.take(C * kp_), U_ = scratch_.take(C * slice_);
+    states_ = scratch_.take(max_heads * kp_ * lds_), M_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
     decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
     KT_ = scratch_.template take<E>(C * kp_ / kPer), Q_ = scratch_.template take<E>(C * kp_ / kPer);
     if constexpr (kPairs<T>) {
       KE_ = scratch_.template take<E>(C * kp_ / kPer), SE_ = scratch_.template take<E>(kp_ * lds_ / kPer);
       UE_ = scratch_.template take<E>(C * slice_ / kPer), ME_ = scratch_.template take<E>(C * C / kPer);
     } else {
-      KE_ = K_, SE_ = S_, UE_ = U_, ME_ = M_;
+      KE_ = K_, UE_ = U_, ME_ = M_;
     }
   }
 
-  // Columns [v0, v0 + vd) of the values: columns of the state do not depend on each other.
-  void run(int64_t b, int64_t head, int64_t v0, int64_t vd) {
-    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
-    const int64_t state = ((b * Hkv + head) * Kd) * Vd + v0;
-    for (int64_t i = 0; i < Kd; ++i)
-      if (args_.initial)
-        load_padded(static_cast<const A*>(args_.initial) + state + i * Vd, vd, S_ + i * lds_);
-      else
-        fill_zero(S_ + i * lds_, slice_);
+  // Columns [v0, v0 + vd) of the values: columns of the state do not depend on each other. A chunk is taken for all of
+  // `heads` key/value heads from `head` on before the next: tokens of neighbouring heads lie in the same pages.
+  void run(int64_t b, int64_t head, int64_t heads, int64_t v0, int64_t vd) {
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads, state = Kd * Vd;
+    const auto offset = [&](int64_t x, int64_t h) { return (x * Hkv + h) * state + v0; };
+    for (int64_t h = head; h < head + heads; ++h) {
+      choose_state(h - head);
+      for (int64_t i = 0; i < Kd; ++i)
+        if (args_.initial)
+          load_padded(static_cast<const A*>(args_.initial) + offset(b, h) + i * Vd, vd, S_ + i * lds_);
+        else
+          fill_zero(S_ + i * lds_, slice_);
+    }
     int64_t chunk = args_.chunks[b], row = args_.rows[b];
     for (int64_t t0 = args_.tokens[b]; t0 < args_.tokens[b + 1]; t0 += C, ++chunk) {
       const int64_t n = args_.tokens[b + 1] - t0 < C ? args_.tokens[b + 1] - t0 : C;
-      if (args_.chunk_states) {
-        A* saved = static_cast<A*>(args_.chunk_states) + ((chunk * Hkv + head) * Kd) * Vd + v0;
-        for (int64_t i = 0; i < Kd; ++i) store_row(S_ + i * lds_, vd, saved + i * Vd);
-      }
       rows_.find(args_, row, args_.rows[b + 1], t0, n);
       row = rows_.end;
-      look_ahead(head, t0 + n, args_.tokens[b + 1], args_.rows[b + 1], v0, vd);
-      run_chunk(head, t0, n, v0, vd);
+      for (int64_t h = head; h < head + heads; ++h) {
+        choose_state(h - head);
+        if (args_.chunk_states) {
+          A* saved = static_cast<A*>(args_.chunk_states) + offset(chunk, h);
+          for (int64_t i = 0; i < Kd; ++i) store_row(S_ + i * lds_, vd, saved + i * Vd);
+        }
+        if (h + 1 < head + heads)
+          look_ahead(h + 1, t0, n, rows_.begin, rows_.count(), v0, vd);
+        else
+          look_ahead(head, t0 + n, args_.tokens[b + 1] - t0 - n, rows_.end, args_.rows[b + 1] - rows_.end, v0, vd);
+        run_chunk(h, t0, n, v0, vd);
+      }
     }
-    for (int64_t i = 0; i < Kd; ++i) store_row(S_ + i * lds_, vd, static_cast<A*>(args_.final_state) + state + i * Vd);
+    for (int64_t h = head; h < head + heads; ++h) {
+      choose_state(h - head);
+      A* final_state = static_cast<A*>(args_.final_state) + offset(b, h);
+      for (int64_t i = 0; i < Kd; ++i) store_row(S_ + i * lds_, vd, final_state + i * Vd);
+    }
   }
 
  private:
-  void look_ahead(int64_t head, int64_t t, int64_t last_token, int64_t last_row, int64_t v0, int64_t vd) {
+  void choose_state(int64_t index) {
+    S_ = states_ + index * kp_ * lds_;
+    if constexpr (!kPairs<T>) SE_ = S_;
+  }
+
+  // At most one chunk of `tokens` tokens and `rows` rows will be next.
+  void look_ahead(int64_t head, int64_t t, int64_t tokens, int64_t row, int64_t rows, int64_t v0, int64_t vd) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, Hkv = args_.kv_heads, size = sizeof(T);
+    const int64_t group = H / Hkv, first = row * H + head * group;
     ahead_.clear();
-    ahead_.add(static_cast<const T*>(args_.k) + (t * Hkv + head) * Kd, last_token - t, Kd * size, Hkv * Kd * size);
-    ahead_.add(static_cast<const T*>(args_.v) + (t * Hkv + head) * Vd + v0, last_token - t, vd * size, Hkv * Vd * size);
-    const int64_t group = H / Hkv, row = rows_.end * H + head * group;
-    ahead_.add(static_cast<const T*>(args_.q) + row * Kd, last_row - rows_.end, group * Kd * size, H * Kd * size);
-    ahead_.add(static_cast<T*>(args_.o) + row * Vd, last_row - rows_.end, group * Vd * size, H * Vd * size);
+    ahead_.add(static_cast<const T*>(args_.k) + (t * Hkv + head) * Kd, tokens, Kd * size, Hkv * Kd * size);
+    ahead_.add(static_cast<const T*>(args_.v) + (t * Hkv + head) * Vd + v0, tokens, vd * size, Hkv * Vd * size);
+    ahead_.add(static_cast<const T*>(args_.q) + first * Kd, rows, group * Kd * size, H * Kd * size);
+    ahead_.add(static_cast<T*>(args_.o) + first * Vd, rows, group * Vd * size, H * Vd * size);
   }
 
   // Elements of a key's row, and those of them that are not padding.
@@ -291,7 +317,7 @@ class ForwardUnit {
       Tile<A, kTileRows<A>, Vectors> tile;
       tile.zero();
       tile.multiply(args_.key_dim, K_ + i * kp_, kp_, 1, S_ + j, lds_);
-      ahead_.fetch(24);
+      ahead_.fetch(16);
       for (int r = 0; r < kTileRows<A>; ++r)
         for (int v = 0; v < Vectors; ++v) {
           A* x = U_ + (i + r) * slice_ + j + v * kLanes<A>;
@@ -316,7 +342,7 @@ class ForwardUnit {
         Tile<A, kRows, Vectors> tile;
         tile.zero();
         tile.multiply(key_depth(), Q_ + i * key_words(), key_words(), 1, SE_ + j, lds_);
-        ahead_.fetch(24);
+        ahead_.fetch(16);
         for (int r = 0; r < kRows; ++r)
           for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= decay_.e[rows_.token[std::min(i + r, m - 1)]];
         tile.multiply((rows_.last(i) + kPer) / kPer, ME_ + i * (C / kPer), C / kPer, 1, UE_ + j, slice_);
@@ -340,6 +366,7 @@ class ForwardUnit {
       Tile<A, kRows, Vectors> tile;
       tile.zero();
       tile.multiply(key_depth(), Q_ + i * key_words(), key_words(), 1, KT_ + j, C);
+      ahead_.fetch(16);
       for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < Vectors; ++v) {
           const A* d = decay_.D + rows_.token[std::min(i + r, m - 1)] * C + j + v * kLanes<A>;
@@ -354,18 +381,18 @@ class ForwardUnit {
       }
   }
 
-  // S <- e S + (f k)^T u.
+  // S <- e S + k^T (f u). Leaves f u in the place of u.
   void advance_state(int64_t n) {
     const Vec<A> last = splat(decay_.e[n - 1]);
     for (int64_t i = 0; i < n; ++i)
-      for (int64_t j = 0; j < kp_; ++j) X_[i * kp_ + j] = K_[i * kp_ + j] * decay_.f[i];
+      for (int64_t j = 0; j < slice_; ++j) U_[i * slice_ + j] *= decay_.f[i];
     for_tiles<A>(args_.key_dim, slice_, [&]<int Vectors>(int64_t i, int64_t j) {
       Tile<A, kTileRows<A>, Vectors> tile;
       tile.load(S_ + i * lds_ + j, lds_);
       for (int r = 0; r < kTileRows<A>; ++r)
         for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= last;
-      tile.multiply(n, X_ + i, 1, kp_, U_ + j, slice_);
-      ahead_.fetch(24);
+      tile.multiply(n, K_ + i, 1, kp_, U_ + j, slice_);
+      ahead_.fetch(16);
       tile.store(S_ + i * lds_ + j, lds_);
     });
   }
@@ -373,7 +400,7 @@ class ForwardUnit {
   const RecurrenceForward& args_;
   const int64_t slice_, lds_, kp_;
   Scratch<A> scratch_;
-  A *K_, *X_, *U_, *S_, *M_, *w_;
+  A *K_, *U_, *states_, *S_ = nullptr, *M_, *w_;
   E *KT_, *Q_, *KE_, *SE_, *UE_, *ME_;  // KE to ME: the float workspaces of the same letter as products take them
   Decays<A> decay_;
   ChunkRows<kRows> rows_;

@@ -20,19 +20,22 @@ void recurrence_forward(const RecurrenceForward& args) {
   const int64_t vectors = padded<A>(args.value_dim) / kLanes<A>;
   if (slices > vectors) slices = vectors;
   const int64_t width = ForwardUnit<T, A, Delta>::slice_width(args.value_dim, slices);
+  const int64_t at_once = std::min(args.kv_heads, ForwardUnit<T, A, Delta>::heads_at_once(args, width));
   parallel_for(units * slices, 1, [&](int64_t begin, int64_t end) {
     StepUnit<T, A, Delta> step(args);
     std::optional<ForwardUnit<T, A, Delta>> unit;  // its workspaces are more than a step's work: only for whole chunks
-    for (int64_t i = begin; i < end; ++i) {
+    for (int64_t i = begin, heads; i < end; i += heads) {
       const int64_t b = i / slices / args.kv_heads, head = i / slices % args.kv_heads, v0 = i % slices * width;
+      heads = 1;
       if (v0 >= args.value_dim) continue;
       const int64_t vd = std::min(width, args.value_dim - v0);
       if (args.tokens[b + 1] - args.tokens[b] == 1 && !args.chunk_states) {
         step.run(b, head, v0, vd);
-      } else {
-        if (!unit) unit.emplace(args, width);
-        unit->run(b, head, v0, vd);
+        continue;
       }
+      if (slices == 1) heads = std::min({at_once, end - i, args.kv_heads - head});
+      if (!unit) unit.emplace(args, width, at_once);
+      unit->run(b, head, heads, v0, vd);
     }
   });
 }

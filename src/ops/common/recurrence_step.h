@@ -27,6 +27,8 @@ class StepUnit {
     w_ = static_cast<const A*>(args_.w)[token];
     const int64_t state = (b * Hkv + head) * Kd * args_.value_dim + v0;
     before_ = args_.initial ? static_cast<const A*>(args_.initial) + state : nullptr;
+    const bool last = b * Hkv + head + 1 == args_.sequences * Hkv;
+    next_ = before_ && !last ? before_ + Kd * args_.value_dim : nullptr;
     after_ = static_cast<A*>(args_.final_state) + state;
     v_ = static_cast<const T*>(args_.v) + token * args_.value_dim + v0;
     o_ = static_cast<T*>(args_.o) + first_ * args_.value_dim + v0;
@@ -55,6 +57,7 @@ class StepUnit {
     for (int64_t i = 0; i < Kd; ++i)
       for (int v = 0; v < Vectors; ++v) {
         Vec<A> s = k[i] * u[v];
+        if (Delta && next_) __builtin_prefetch(next_ + i * Vd + j + v * L);
         if (before_) s += decay_ * get(before_ + i * Vd + j + v * L, size);
         put(after_ + i * Vd + j + v * L, s, size);
         if (group_ > 0) o[v] += q[i] * s;
@@ -73,7 +76,7 @@ class StepUnit {
   const Workspace<A> scratch_;  // the key, then the queries of its heads
   int64_t group_ = 0, first_ = 0;
   A decay_ = 0, w_ = 0;
-  const A* before_ = nullptr;
+  const A *before_ = nullptr, *next_ = nullptr;  // the next head's state comes while this one's second pass runs
   A* after_ = nullptr;
   const T* v_ = nullptr;
   T* o_ = nullptr;
