@@ -62,6 +62,13 @@ constexpr int64_t skewed(int64_t width) {
   return width % (512 / static_cast<int64_t>(sizeof(A))) == 0 ? width + kLanes<A> : width;
 }
 
+// The number of heads whose states fit beside each other in half of a core's second cache.
+template <typename A>
+constexpr int64_t heads_at_once(int64_t key_dim, int64_t slice_width) {
+  const int64_t state = padded_keys<A>(key_dim) * skewed<A>(slice_width) * static_cast<int64_t>(sizeof(A));
+  return std::max<int64_t>(1, (1 << 19) / state);
+}
+
 // Decays of one chunk: e_i = exp(G_i), f_i = exp(G_n-1 - G_i), D_ij = exp(G_i - G_j) for j <= i and 0 above. The sums
 // are kept in double, since differences of large sums would lose the small ones.
 template <typename A>
@@ -200,12 +207,6 @@ class ForwardUnit {
 
  public:
   static int64_t slice_width(int64_t value_dim, int64_t slices) { return padded<A>((value_dim + slices - 1) / slices); }
-
-  // The number of heads whose states fit beside each other in half of a core's second cache.
-  static int64_t heads_at_once(const RecurrenceForward& args, int64_t slice_width) {
-    const int64_t state = padded_keys<A>(args.key_dim) * skewed<A>(slice_width) * static_cast<int64_t>(sizeof(A));
-    return std::max<int64_t>(1, (1 << 19) / state);
-  }
 
   ForwardUnit(const RecurrenceForward& args, int64_t slice_width, int64_t max_heads)
       : args_(args),

@@ -53,16 +53,17 @@ class BackwardUnit {
  public:
   // With several slices, each unit has columns of the values, which d(v) and the state's gradient consist of, and a
   // share of the other gradients, which are sums over the columns.
-  BackwardUnit(const RecurrenceBackward& args, int64_t slices, const Shares& shares)
+  BackwardUnit(const RecurrenceBackward& args, int64_t slices, const Shares& shares, int64_t max_heads)
       : args_(args),
         shares_(shares),
         kp_(padded_keys<A>(args.key_dim)),
         vp_(slice_width(args.value_dim, slices)),
-        scratch_(5 * C * kp_ + 7 * C * vp_ + 4 * kp_ * vp_ + 3 * C * C + 3 * C) {
+        scratch_(5 * C * kp_ + 7 * C * vp_ + (3 + max_heads) * kp_ * vp_ + 3 * C * C + 3 * C) {
     for (A** part : {&K_, &Q_, &dK_, &dQ_}) *part = scratch_.take(C * kp_);
     for (A** part : {&V_, &X_, &U_, &dU_, &dO_, &Z_}) *part = scratch_.take(C * vp_);
     KT_ = scratch_.take(kp_ * C), UT_ = scratch_.take(vp_ * C);
-    for (A** part : {&S_, &ST_, &dS_, &dST_}) *part = scratch_.take(kp_ * vp_);
+    for (A** part : {&S_, &ST_, &dST_}) *part = scratch_.take(kp_ * vp_);
+    states_ = scratch_.take(max_heads * kp_ * vp_);
     M_ = scratch_.take(C * C), dM_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
     decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
   }
@@ -71,46 +72,63 @@ class BackwardUnit {
     return padded_keys<A>((value_dim + slices - 1) / slices);
   }
 
-  void run(int64_t b, int64_t head, int64_t slice) {
+  // `heads` key/value heads from `head` on, as in the forward pass.
+  void run(int64_t b, int64_t head, int64_t heads, int64_t slice) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
     slice_ = slice, v0_ = slice * vp_, vd_ = std::min(vp_, Vd - v0_);
-    const int64_t state = ((b * Hkv + head) * Kd) * Vd + v0_;
-    for (int64_t i = 0; i < Kd; ++i)
-      if (args_.grad_final)
-        load_padded(static_cast<const A*>(args_.grad_final) + state + i * Vd, vd_, dS_ + i * vp_);
-      else
-        fill_zero(dS_ + i * vp_, vp_);
+    const auto state = [&](int64_t h) { return (b * Hkv + h) * Kd * Vd + v0_; };
+    for (int64_t h = head; h < head + heads; ++h) {
+      choose_state(h - head);
+      for (int64_t i = 0; i < Kd; ++i)
+        if (args_.grad_final)
+          load_padded(static_cast<const A*>(args_.grad_final) + state(h) + i * Vd, vd_, dS_ + i * vp_);
+        else
+          fill_zero(dS_ + i * vp_, vp_);
+    }
     const int64_t begin = args_.tokens[b], count = args_.chunks[b + 1] - args_.chunks[b];
     int64_t last_row = args_.rows[b + 1];
     for (int64_t c = count - 1; c >= 0; --c) {
       const int64_t t0 = begin + c * C, n = args_.tokens[b + 1] - t0 < C ? args_.tokens[b + 1] - t0 : C;
+      const int64_t chunk = args_.chunks[b] + c;
       int64_t first_row = last_row;
       while (first_row > args_.rows[b] && (args_.read ? args_.read[first_row - 1] : first_row - 1) >= t0) --first_row;
       rows_.find(args_, first_row, last_row, t0, n);
       last_row = first_row;
-      look_ahead(head, b, t0, args_.chunks[b] + c - 1);
-      run_chunk(head, t0, n, args_.chunks[b] + c);
+      for (int64_t h = head; h < head + heads; ++h) {
+        choose_state(h - head);
+        if (h + 1 < head + heads) {
+          look_ahead(h + 1, t0, n, rows_.begin, rows_.count(), chunk);
+        } else if (c > 0) {
+          const int64_t rows = std::min(rows_.begin - args_.rows[b], C);  // of the chunk before
+          look_ahead(head, t0 - C, C, rows_.begin - rows, rows, chunk - 1);
+        } else {
+          ahead_.stop();
+        }
+        run_chunk(h, t0, n, chunk);
+      }
     }
-    for (int64_t i = 0; i < Kd; ++i)
-      store_row(dS_ + i * vp_, vd_, static_cast<A*>(args_.grad_initial) + state + i * Vd);
+    for (int64_t h = head; h < head + heads; ++h) {
+      choose_state(h - head);
+      for (int64_t i = 0; i < Kd; ++i)
+        store_row(dS_ + i * vp_, vd_, static_cast<A*>(args_.grad_initial) + state(h) + i * Vd);
+    }
   }
 
  private:
   using Range = std::pair<int64_t, int64_t>;
 
-  // The chunk before token t0, which is the next; its states are number `chunk`.
-  void look_ahead(int64_t head, int64_t b, int64_t t0, int64_t chunk) {
+  void choose_state(int64_t index) { dS_ = states_ + index * kp_ * vp_; }
+
+  void look_ahead(int64_t head, int64_t t, int64_t tokens, int64_t first_row, int64_t rows, int64_t chunk) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, Hkv = args_.kv_heads, size = sizeof(T);
-    const int64_t wide = sizeof(A), group = H / Hkv, t = t0 - C, token = t * Hkv + head;
+    const int64_t wide = sizeof(A), group = H / Hkv, token = t * Hkv + head, row = first_row * H + head * group;
     ahead_.clear();
-    if (t < args_.tokens[b]) return ahead_.stop();
-    ahead_.add(static_cast<const T*>(args_.k) + token * Kd, C, Kd * size, Hkv * Kd * size);
-    ahead_.add(static_cast<const T*>(args_.v) + token * Vd + v0_, C, vd_ * size, Hkv * Vd * size);
-    ahead_.add(static_cast<T*>(args_.grad_k) + token * Kd, C, Kd * size, Hkv * Kd * size);
-    ahead_.add(static_cast<T*>(args_.grad_v) + token * Vd, C, Vd * size, Hkv * Vd * size);
-    if (Delta) ahead_.add(static_cast<const A*>(args_.updates) + token * Vd, C, Vd * wide, Hkv * Vd * wide);
+    ahead_.add(static_cast<const T*>(args_.k) + token * Kd, tokens, Kd * size, Hkv * Kd * size);
+    ahead_.add(static_cast<const T*>(args_.v) + token * Vd + v0_, tokens, vd_ * size, Hkv * Vd * size);
+    ahead_.add(static_cast<T*>(args_.grad_k) + token * Kd, tokens, Kd * size, Hkv * Kd * size);
+    ahead_.add(static_cast<T*>(args_.grad_v) + token * Vd, tokens, Vd * size, Hkv * Vd * size);
+    if (Delta) ahead_.add(static_cast<const A*>(args_.updates) + token * Vd, tokens, Vd * wide, Hkv * Vd * wide);
     ahead_.add(static_cast<const A*>(args_.chunk_states) + (chunk * Hkv + head) * Kd * Vd, Kd * Vd * wide);
-    const int64_t rows = std::min(rows_.begin - args_.rows[b], C), row = (rows_.begin - rows) * H + head * group;
     ahead_.add(static_cast<const T*>(args_.q) + row * Kd, rows, group * Kd * size, H * Kd * size);
     ahead_.add(static_cast<const T*>(args_.grad_o) + row * Vd, rows, group * Vd * size, H * Vd * size);
     ahead_.add(static_cast<T*>(args_.grad_q) + row * Kd, rows, group * Kd * size, H * Kd * size);
@@ -339,7 +357,8 @@ class BackwardUnit {
   const int64_t kp_, vp_;
   int64_t slice_ = 0, v0_ = 0, vd_ = 0;
   Scratch<A> scratch_;
-  A *K_, *Q_, *dK_, *dQ_, *V_, *X_, *U_, *dU_, *dO_, *Z_, *KT_, *UT_, *S_, *ST_, *dS_, *dST_, *M_, *dM_, *w_;
+  A *K_, *Q_, *dK_, *dQ_, *V_, *X_, *U_, *dU_, *dO_, *Z_, *KT_, *UT_, *S_, *ST_, *states_, *dS_ = nullptr, *dST_, *M_,
+                                                                                           *dM_, *w_;
   Decays<A> decay_;
   double dG_[C];
   ChunkRows<kRows> rows_;

@@ -20,7 +20,7 @@ void recurrence_forward(const RecurrenceForward& args) {
   const int64_t vectors = padded<A>(args.value_dim) / kLanes<A>;
   if (slices > vectors) slices = vectors;
   const int64_t width = ForwardUnit<T, A, Delta>::slice_width(args.value_dim, slices);
-  const int64_t at_once = std::min(args.kv_heads, ForwardUnit<T, A, Delta>::heads_at_once(args, width));
+  const int64_t at_once = std::min(args.kv_heads, heads_at_once<A>(args.key_dim, width));
   parallel_for(units * slices, 1, [&](int64_t begin, int64_t end) {
     StepUnit<T, A, Delta> step(args);
     std::optional<ForwardUnit<T, A, Delta>> unit;  // its workspaces are more than a step's work: only for whole chunks
@@ -65,9 +65,14 @@ void recurrence_backward(const RecurrenceBackward& args) {
     of.q = shares.get(), of.k = of.q + slices * queries;
     of.g = of.k + slices * keys, of.w = of.g + slices * tokens;
   }
+  const int64_t at_once = std::min(args.kv_heads, heads_at_once<A>(args.key_dim, width));
   parallel_for(units * slices, 1, [&](int64_t begin, int64_t end) {
-    Unit unit(args, slices, of);
-    for (int64_t i = begin; i < end; ++i) unit.run(i / slices / args.kv_heads, i / slices % args.kv_heads, i % slices);
+    Unit unit(args, slices, of, at_once);
+    for (int64_t i = begin, heads; i < end; i += heads) {
+      const int64_t head = i / slices % args.kv_heads;
+      heads = slices > 1 ? 1 : std::min({at_once, end - i, args.kv_heads - head});
+      unit.run(i / slices / args.kv_heads, head, heads, i % slices);
+    }
   });
   if (slices == 1) return;
   add_shares<T>(of.q, slices, queries, args.grad_q);
