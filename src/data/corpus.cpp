@@ -8,7 +8,6 @@
 #include <thread>
 
 #include "base/error.h"
-#include "base/files.h"
 #include "data/text_file.h"
 
 namespace oryx {
@@ -41,34 +40,6 @@ std::vector<std::vector<int32_t>> tokenize_file(const std::filesystem::path& fil
   }
   if (failure) std::rethrow_exception(failure);
   return ids;
-}
-
-int64_t write_token_shards(const std::filesystem::path& directory, const std::vector<std::filesystem::path>& files,
-                           const Tokenizer& tokenizer, int64_t shard_tokens) {
-  require(!files.empty(), "no text to tokenize: name at least one file");
-  require(shard_tokens > 0, "shard_tokens must be positive, not {}", shard_tokens);
-  const TokenShardHeader header{tokenizer.vocab_size(), tokenizer.eos_id(), tokenizer.hash()};
-  StagedDirectory staged(directory);
-  std::vector<int32_t> shard;
-  int64_t shards = 0, total = 0;
-  const auto flush = [&] {
-    if (shard.empty()) return;
-    write_token_shard(staged.path() / fmt::format("{:05}{}", shards++, kShardExtension), header, shard);
-    total += static_cast<int64_t>(shard.size());
-    shard.clear();
-  };
-  for (const std::filesystem::path& file : files) {
-    for (const std::vector<int32_t>& document : tokenize_file(file, tokenizer)) {
-      shard.insert(shard.end(), document.begin(), document.end());
-      if (static_cast<int64_t>(shard.size()) >= shard_tokens) flush();
-    }
-  }
-  flush();
-  FileWriter model(staged.path() / "tokenizer.model");
-  model.write(tokenizer.bytes());
-  model.close();
-  staged.commit();
-  return total;
 }
 
 std::vector<std::filesystem::path> list_token_shards(const std::filesystem::path& directory) {

@@ -13,13 +13,8 @@ namespace oryx {
 // The documents of a text file as ids, each ending with eos; on all cores. InputError when there is none.
 std::vector<std::vector<int32_t>> tokenize_file(const std::filesystem::path& file, const Tokenizer& tokenizer);
 
-// A shard directory: "00000.tokens", "00001.tokens", ... and the "tokenizer.model" that made them.
+// The files of a shard directory (prepare.h): "00000.tokens", "00001.tokens", ...
 inline constexpr const char* kShardExtension = ".tokens";
-// Tokenizes text files (see text_file.h) into a new shard directory, which appears whole or not at all. A shard is
-// closed at the first document end after `shard_tokens`. Returns the number of tokens. InputError when a file holds no
-// document.
-int64_t write_token_shards(const std::filesystem::path& directory, const std::vector<std::filesystem::path>& files,
-                           const Tokenizer& tokenizer, int64_t shard_tokens = int64_t{1} << 26);
 // The shard files of a directory in order of name; InputError when there is none.
 std::vector<std::filesystem::path> list_token_shards(const std::filesystem::path& directory);
 
@@ -33,8 +28,8 @@ class TokenCorpus {
 
   // InputError when a file is unreadable or holds no document.
   static TokenCorpus from_text(const std::vector<std::filesystem::path>& files, const Tokenizer& tokenizer);
-  // Directories as write_token_shards makes them. InputError when a shard is damaged, was made by another tokenizer, or
-  // when there is no document.
+  // Directories as prepare_token_shards makes them. InputError when a shard is damaged, was made by another tokenizer,
+  // or when there is no document.
   static TokenCorpus from_shards(const std::vector<std::filesystem::path>& directories, const Tokenizer& tokenizer);
   // `documents` end with eos already.
   static TokenCorpus from_documents(const std::vector<std::vector<int32_t>>& documents, int64_t vocab_size,

@@ -55,7 +55,7 @@ TrainingData::TrainingData(Recipe& recipe, const fs::path& run) {
 }
 
 void TrainingData::save_into(const fs::path& directory) const {
-  if (tokenizer_) write_file_atomically(directory / "tokenizer.model", tokenizer_->bytes());
+  if (tokenizer_) write_file_atomically(directory / tokenizer_->file_name(), tokenizer_->bytes());
   if (recall_) write_file_atomically(directory / "recall.json", recall_->to_json().dump(2) + "\n");
 }
 
