@@ -7,6 +7,7 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "data/sentencepiece_model.h"
+#include "data/tokenizer_json.h"
 #include "data/tokenizer_model.h"
 #include "data/word_cache.h"
 
@@ -21,6 +22,12 @@ uint64_t fnv1a(std::string_view bytes) {
   uint64_t hash = 0xcbf29ce484222325ull;
   for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3ull;
   return hash;
+}
+
+// A SentencePiece model begins with a line end and the length of its first piece.
+bool is_json(std::string_view bytes) {
+  const std::string_view begin = trim(bytes.substr(0, 64));
+  return begin.starts_with('{') && trim(begin.substr(1)).find_first_of("\"}") == 0;
 }
 
 }  // namespace
@@ -50,7 +57,11 @@ Tokenizer Tokenizer::parse(std::string bytes, const std::string& source) {
 }
 
 Tokenizer::Tokenizer(std::string bytes, const std::string& source) : bytes_(std::move(bytes)), hash_(fnv1a(bytes_)) {
-  model_ = std::make_unique<SentencePieceModel>(bytes_, source);
+  if (is_json(bytes_)) {
+    model_ = parse_tokenizer_json(bytes_, source);
+  } else {
+    model_ = std::make_unique<SentencePieceModel>(bytes_, source);
+  }
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, SpecialTokens special) const {
@@ -81,7 +92,7 @@ int32_t Tokenizer::eos_id() const {
   return model_->eos_id();
 }
 const char* Tokenizer::file_name() const {
-  return kFileNames[0];
+  return kFileNames[is_json(bytes_) ? 1 : 0];
 }
 
 Encoder::Encoder(const Tokenizer& tokenizer) : model_(tokenizer.model_.get()), words_(std::make_unique<WordCache>()) {}

@@ -27,7 +27,8 @@ class WordCache;
 // - tokenizer.json of the byte-level BPE kind (GPT-2, Llama 3, Qwen), with the ids that Hugging Face's `tokenizers`
 //   gives without its post-processor (which would put a bos token in front).
 // decode(encode(s)) == s for every string of bytes, valid UTF-8 or not, unless a tokenizer.json asks for Unicode
-// normalisation: then it is the normalised s. Const members may be called from several threads.
+// normalisation (then it is the normalised s), or has no token for a byte that never occurs in UTF-8 (U+FFFD). Const
+// members may be called from several threads.
 class Tokenizer {
  public:
   static constexpr const char* kFileNames[] = {"tokenizer.model", "tokenizer.json"};
