@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "data/text_file.h"
+#include "base/text.h"
 #include "data/word_cache.h"
 
 namespace oryx {

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "data/text_file.h"
+#include "base/text.h"
 
 namespace oryx {
 namespace {

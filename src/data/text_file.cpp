@@ -17,15 +17,6 @@ std::string_view without_line_end(std::string_view text) {
   return text;
 }
 
-size_t find_invalid_utf8(std::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = static_cast<unsigned char>(text[at]) < 0x80 ? 1 : utf8_sequence_length(text.substr(at));
-    if (length == 0) return at;
-    at += length;
-  }
-  return std::string_view::npos;
-}
-
 std::string read_utf8_file(const std::filesystem::path& path) {
   ByteReader reader(path);
   std::string text;

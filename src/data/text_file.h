@@ -13,9 +13,6 @@ inline constexpr std::string_view kDocumentSeparator = "<|endoftext|>";
 // `text` but for one line end ("\n" or "\r\n") at its end.
 std::string_view without_line_end(std::string_view text);
 
-// The offset of the first byte that is not UTF-8; npos when there is none.
-size_t find_invalid_utf8(std::string_view text);
-
 // A text file whole, unpacked as ByteReader does. InputError when it
 // cannot be read, a frame is damaged or cut short, or the text is not UTF-8 (the message gives the byte offset).
 std::string read_utf8_file(const std::filesystem::path& path);

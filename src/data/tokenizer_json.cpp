@@ -13,7 +13,7 @@ namespace oryx {
 namespace {
 
 constexpr const char* kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-constexpr int64_t kMaxId = 1 << 22;
+constexpr int64_t kMaxId = 1 << 21;
 
 // Which added tokens of the known families end a document, and begin one.
 constexpr const char* kEos[] = {"<|endoftext|>", "<|end_of_text|>", "</s>"};
