@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "data/token_shard.h"
@@ -18,8 +19,8 @@ inline constexpr const char* kShardExtension = ".tokens";
 // The shard files of a directory in order of name; InputError when there is none.
 std::vector<std::filesystem::path> list_token_shards(const std::filesystem::path& directory);
 
-// The tokens of a set of documents, in memory or mapped, numbered from 0 in the order given. A document's last token
-// (eos) is only ever predicted, so that a document of n tokens has n - 1 inputs.
+// The tokens of a set of documents, in memory or mapped, numbered from 0 in the order given. Every document ends with
+// eos.
 class TokenCorpus {
  public:
   struct Document {
@@ -35,26 +36,29 @@ class TokenCorpus {
   static TokenCorpus from_documents(const std::vector<std::vector<int32_t>>& documents, int64_t vocab_size,
                                     int32_t eos_id);
 
-  const std::vector<Document>& documents() const { return documents_; }
-  int64_t inputs() const { return inputs_; }
+  int64_t tokens() const { return size_; }
   int64_t vocab_size() const { return vocab_size_; }
-  // Tokens [begin, begin + n), which must lie within one document.
+  int32_t eos_id() const { return eos_id_; }
+  // Of at least one token besides eos. Reads all tokens.
+  std::vector<Document> documents() const;
+  // Tokens [begin, begin + n). InputError when a shard turns out to be damaged.
   void copy(int64_t begin, int64_t n, int64_t* out) const;
 
  private:
   struct Segment {
     int64_t begin;
     TokenSpan tokens;
+    std::string name;
     std::shared_ptr<const void> owner;
   };
 
-  explicit TokenCorpus(int64_t vocab_size) : vocab_size_(vocab_size) {}
-  void add(TokenSpan tokens, std::shared_ptr<const void> owner, int32_t eos_id);
-  void add(const std::vector<std::vector<int32_t>>& documents, int32_t eos_id);
+  TokenCorpus(int64_t vocab_size, int32_t eos_id) : vocab_size_(vocab_size), eos_id_(eos_id) {}
+  void add(TokenSpan tokens, std::shared_ptr<const void> owner, std::string name);
+  void add(const std::vector<std::vector<int32_t>>& documents, std::string name);
 
   std::vector<Segment> segments_;
-  std::vector<Document> documents_;
-  int64_t vocab_size_, size_ = 0, inputs_ = 0;
+  int64_t vocab_size_, size_ = 0;
+  int32_t eos_id_;
 };
 
 }  // namespace oryx

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "data/batch.h"
-#include "data/text_source.h"
+#include "data/text_windows.h"
 #include "data/tokenizer.h"
 #include "train/recipe.h"
 

@@ -10,6 +10,20 @@ import unittest
 from oryx_case import ORYX, TEXT, OryxCase, book
 
 
+MIXTURE = """
+[[data.sources]]
+shards = ["shards"]
+weight = 3
+[[data.sources]]
+text = ["text.txt"]
+[[data.sources]]
+task = "recall"
+pairs = 4
+length = 16
+vocab = 32
+"""
+
+
 class Data(OryxCase):
     def setUp(self):
         super().setUp()
@@ -33,6 +47,9 @@ class Data(OryxCase):
             self.assertEqual(hashlib.sha256(data).hexdigest(), shard["sha256"])
         recipe = TEXT.replace('text = ["text.txt"]', 'shards = ["shards"]').replace("vocab = 512", 'tokenizer = "run/model"')
         self.ok("train", self.write("s.toml", recipe), "--out", "from_shards")
+        mixture = TEXT.replace('text = ["text.txt"]\n', "").replace("[train]", MIXTURE + "[train]")
+        trained = self.ok_json("train", self.write("m.toml", mixture), "--out", "mixture")
+        self.assertEqual(trained["tokens"], 2048)
         self.assertIn("MB/s", self.ok(*self.prepare("in", "--out", "again")))
         self.assertEqual(self.ok_json(*self.prepare("in", "--out", "shards", "--resume"))["tokens"], made["tokens"])
 

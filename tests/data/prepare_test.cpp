@@ -79,7 +79,7 @@ TEST_F(PrepareTest, DirectoryHoldsTheSameTokensAsTheText) {
   ASSERT_EQ(from_text.documents().size(), 4u);
   ASSERT_EQ(from_shards.documents().size(), 4u);
   EXPECT_EQ(made.documents, 4);
-  EXPECT_EQ(from_text.inputs() + 4, made.tokens);
+  EXPECT_EQ(from_text.tokens(), made.tokens);
   std::string decoded;
   for (size_t i = 0; i < 4; ++i) {
     const auto [begin, length] = from_text.documents()[i];
