@@ -70,11 +70,18 @@ std::vector<Recipe::WeightedSource> read_sources(Fields& fields, const fs::path&
     Recipe::WeightedSource& source = sources.emplace_back();
     source.weight = entry.number("weight", source.weight);
     require(source.weight > 0, "{}: 'weight' must be above 0, but is {}", entry.where(), source.weight);
-    read_source(entry, base, source);
+    const std::string task = entry.has("task") ? entry.choice("task", {"recall", "copy", "phone_book", "needle"}) : "";
+    if (task.empty() || task == "recall") {
+      read_source(entry, base, source);
+    } else {
+      source.synthetic = SyntheticTask::from_fields(task, entry);
+    }
     entry.finish();
-    require(!source.recall || context % source.recall->length == 0,
-            "{}: the context {} must be a multiple of the task's length {}", entry.where(), context,
-            source.recall ? source.recall->length : 0);
+    const int64_t length = source.recall                                      ? source.recall->length
+                           : source.synthetic && !source.synthetic->is_text() ? source.synthetic->length
+                                                                              : context;
+    require(context % length == 0, "{}: the context {} must be a multiple of the task's length {}", entry.where(),
+            context, length);
   }
   return sources;
 }
@@ -162,7 +169,7 @@ Recipe Recipe::from_json(const Json& json, const std::string& source, const fs::
 Json Recipe::to_json() const {
   Json d = data.sources.empty() ? source_json(data) : Json::object();
   for (const WeightedSource& source : data.sources) {
-    Json entry = source_json(source);
+    Json entry = source.synthetic ? source.synthetic->to_json() : source_json(source);
     entry["weight"] = source.weight;
     d["sources"].push_back(std::move(entry));
   }

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "data/recall.h"
+#include "data/synthetic.h"
 #include "model/config.h"
 #include "train/mixing.h"
 
@@ -25,7 +26,9 @@ struct Recipe {
     std::optional<RecallTask> recall;       // task = "recall" with pairs, length, vocab, power_a, placement
     std::vector<std::string> text, shards;  // files (perhaps packed); directories of token shards
   };
+  // One of a mixture may also be another task.
   struct WeightedSource : Source {
+    std::optional<SyntheticTask> synthetic;  // task = "copy", "phone_book", "needle"
     double weight = 1;
   };
 

@@ -9,6 +9,7 @@
 #include "data/block_source.h"
 #include "data/mixture.h"
 #include "data/recall.h"
+#include "data/synthetic.h"
 
 namespace oryx {
 namespace {
@@ -30,18 +31,20 @@ std::vector<fs::path> all_paths(const Recipe::Data& data, std::vector<std::strin
 }
 
 // None when nothing in the recipe is text.
-std::optional<Tokenizer> get_tokenizer(const Recipe::Data& data, const fs::path& run) {
-  if (!data.tokenizer.empty()) return Tokenizer::load(data.tokenizer);
+std::shared_ptr<const Tokenizer> get_tokenizer(const Recipe::Data& data, const fs::path& run) {
+  const auto load = [](const fs::path& path) { return std::make_shared<const Tokenizer>(Tokenizer::load(path)); };
+  if (!data.tokenizer.empty()) return load(data.tokenizer);
   const auto shards = all_paths(data, &Recipe::Source::shards), text = all_paths(data, &Recipe::Source::text);
-  if (!shards.empty()) return Tokenizer::load(shards.front());
-  if (text.empty()) return std::nullopt;
+  if (!shards.empty()) return load(shards.front());
+  if (text.empty()) return nullptr;
   const fs::path own = run / "tokenizer.model";
   if (!fs::exists(own)) Tokenizer::train(text, data.vocab, own);
-  return Tokenizer::load(own);
+  return load(own);
 }
 
-std::unique_ptr<BatchSource> make_source(const Recipe::Source& source, const std::optional<Tokenizer>& tokenizer,
-                                         int64_t context, int64_t batch_tokens, uint64_t seed) {
+std::unique_ptr<BatchSource> make_source(const Recipe::Source& source,
+                                         const std::shared_ptr<const Tokenizer>& tokenizer, int64_t context,
+                                         int64_t batch_tokens, uint64_t seed) {
   if (source.recall) return std::make_unique<RecallSource>(*source.recall, batch_tokens, seed);
   auto corpus = source.text.empty() ? TokenCorpus::from_shards(paths(source.shards), *tokenizer)
                                     : TokenCorpus::from_text(paths(source.text), *tokenizer);
@@ -62,7 +65,10 @@ TrainingData::TrainingData(Recipe& recipe, const fs::path& run) {
     std::vector<MixtureSource::Member> members;
     for (const auto& source : data.sources) {
       const uint64_t own_seed = Random{seed, kSourcePurpose, members.size()}.next();
-      members.push_back({make_source(source, tokenizer_, data.context, data.context, own_seed), source.weight});
+      auto made = source.synthetic ? std::make_unique<SyntheticSource>(*source.synthetic, tokenizer_, data.context,
+                                                                       data.context, own_seed)
+                                   : make_source(source, tokenizer_, data.context, data.context, own_seed);
+      members.push_back({std::move(made), source.weight});
     }
     train_ = std::make_unique<MixtureSource>(std::move(members), t.micro_batch_tokens, seed);
   }
@@ -81,7 +87,7 @@ TrainingData::TrainingData(Recipe& recipe, const fs::path& run) {
     recipe.model.eos_token_id = tokenizer_->eos_id();
   }
   if (data.valid.empty()) return;
-  require(tokenizer_.has_value(), "[data] valid: validation on text needs a 'tokenizer'");
+  require(tokenizer_ != nullptr, "[data] valid: validation on text needs a 'tokenizer'");
   windows_ = std::make_unique<TextWindows>(
       std::make_shared<const TokenCorpus>(TokenCorpus::from_text(paths(data.valid), *tokenizer_)), data.context,
       t.micro_batch_tokens, t.eval_tokens);

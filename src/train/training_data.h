@@ -23,7 +23,7 @@ class TrainingData {
   void save_into(const std::filesystem::path& directory) const;
 
  private:
-  std::optional<Tokenizer> tokenizer_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
   std::optional<RecallTask> recall_;
   std::unique_ptr<BatchSource> train_, valid_;
   std::unique_ptr<TextWindows> windows_;

@@ -21,6 +21,17 @@ task = "recall"
 pairs = 4
 length = 16
 vocab = 32
+[[data.sources]]
+task = "copy"
+length = 8
+[[data.sources]]
+task = "phone_book"
+queries = 1
+[[data.sources]]
+task = "needle"
+queries = 1
+needles = 1
+weight = 0.5
 """
 
 
@@ -47,7 +58,7 @@ class Data(OryxCase):
             self.assertEqual(hashlib.sha256(data).hexdigest(), shard["sha256"])
         recipe = TEXT.replace('text = ["text.txt"]', 'shards = ["shards"]').replace("vocab = 512", 'tokenizer = "run/model"')
         self.ok("train", self.write("s.toml", recipe), "--out", "from_shards")
-        mixture = TEXT.replace('text = ["text.txt"]\n', "").replace("[train]", MIXTURE + "[train]")
+        mixture = TEXT.replace('text = ["text.txt"]\n', "").replace("context = 32", "context = 256").replace("[train]", MIXTURE + "[train]")
         trained = self.ok_json("train", self.write("m.toml", mixture), "--out", "mixture")
         self.assertEqual(trained["tokens"], 2048)
         self.assertIn("MB/s", self.ok(*self.prepare("in", "--out", "again")))

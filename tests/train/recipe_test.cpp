@@ -137,6 +137,11 @@ TEST(Recipe, Mixtures) {
                "[data] sources 1: unknown key 'wieght'; did you mean 'weight'?");
   expect_error(changed("weight = 0.7", "weight = 0"), "'weight' must be above 0");
   expect_error(changed("text = [\"c.txt\"]", ""), "sources 2: give one of task");
+  const Recipe book =
+      read(changed("task = \"recall\"\npairs = 8\nlength = 64\nvocab = 64", "task = \"phone_book\"\nqueries = 2"));
+  EXPECT_EQ(book.data.sources[2].synthetic->queries, 2);
+  EXPECT_EQ(book.to_json()["data"]["sources"][2]["task"], "phone_book");
+  expect_error(changed("task = \"recall\"", "task = \"needle\""), "unknown key 'length'");
   expect_error(changed("length = 64", "length = 96"), "multiple of the task's length 96");
   expect_error(changed("task = \"recall\"", "task = \"recal\""), "did you mean 'recall'");
   expect_error(changed("context = 128", "context = 128\ntext = [\"d\"]"), "'text' belongs into one of the");
