@@ -47,4 +47,7 @@ class StagedDirectory {
   bool committed_ = false;
 };
 
+// Gives a directory whose files are synced another name, where nothing is yet.
+void rename_directory(const std::filesystem::path& from, const std::filesystem::path& to);
+
 }  // namespace oryx

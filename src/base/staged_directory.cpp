@@ -119,4 +119,12 @@ void StagedDirectory::commit() {
   }
 }
 
+void rename_directory(const fs::path& from, const fs::path& to) {
+  sync_path(from);
+  std::error_code error;
+  fs::rename(from, to, error);
+  require(!error, "cannot write {}: {}", to.string(), error.message());
+  sync_path(to.has_parent_path() ? to.parent_path() : fs::path("."));
+}
+
 }  // namespace oryx

@@ -25,6 +25,15 @@ size_t utf8_sequence_length(std::string_view text) {
   return length;
 }
 
+size_t find_invalid_utf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = static_cast<unsigned char>(text[at]) < 0x80 ? 1 : utf8_sequence_length(text.substr(at));
+    if (length == 0) return at;
+    at += length;
+  }
+  return std::string_view::npos;
+}
+
 std::string excerpt(std::string_view text, size_t limit) {
   std::string out;
   while (!text.empty()) {

@@ -13,6 +13,9 @@ std::string excerpt(std::string_view text, size_t limit = 80);
 // The length in bytes of the valid UTF-8 sequence that `text` begins with; 0 when it begins with none.
 size_t utf8_sequence_length(std::string_view text);
 
+// The offset of the first byte that is not UTF-8; npos when there is none.
+size_t find_invalid_utf8(std::string_view text);
+
 // Without the spaces, tabs and line ends around it.
 std::string_view trim(std::string_view text);
 

@@ -180,7 +180,7 @@ Json evaluate_recall_model(const fs::path& run, const DemoSizes& sizes, const Co
 Json evaluate_text_model(const fs::path& run, const fs::path& valid, const DemoSizes& sizes, const Common& common) {
   const fs::path directory = run / "model";
   const LanguageModel model = common.load_model(directory.string());
-  const Tokenizer tokenizer = Tokenizer::load(directory / "tokenizer.model");
+  const Tokenizer tokenizer = Tokenizer::load(directory);
   EvaluationCache cache(run);
   std::string text = read_utf8_file(valid);
   if (text.size() > sizes.valid_bytes) text.resize(text.rfind('\n', sizes.valid_bytes) + 1);

@@ -29,7 +29,7 @@ void add_perplexity(CLI::App& eval, Common& common) {
   command->callback([options, &common] {
     const std::string text = read_utf8_file(options->file);
     const LanguageModel model = common.load_model(options->model);
-    const Tokenizer tokenizer = Tokenizer::load(fs::path(options->model) / "tokenizer.model");
+    const Tokenizer tokenizer = Tokenizer::load(options->model);
     const int64_t context = options->context > 0 ? options->context : model.config().max_position_embeddings;
     const auto result =
         evaluate_perplexity(model, tokenizer, text, Common::schedule(options->schedule, model), context);

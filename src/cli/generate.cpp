@@ -22,7 +22,7 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 
 void run(const Options& options, const Common& common) {
   const LanguageModel model = common.load_model(options.model);
-  const Tokenizer tokenizer = Tokenizer::load(std::filesystem::path(options.model) / "tokenizer.model");
+  const Tokenizer tokenizer = Tokenizer::load(options.model);
   const std::string text = options.prompt_file.empty() ? options.prompt : read_text_file(options.prompt_file);
   const auto ids = tokenizer.encode(text);
   require(!ids.empty(), "the prompt is empty: give some text with --prompt or --prompt-file");

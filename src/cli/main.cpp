@@ -42,6 +42,7 @@ int main(int argc, char** argv) {
   app.add_option("--dtype", common.dtype, "Computation in fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
   oryx::cli::add_init(app, common);
   oryx::cli::add_info(app, common);
+  oryx::cli::add_data(app, common);
   oryx::cli::add_train(app, common);
   oryx::cli::add_score(app, common);
   oryx::cli::add_eval(app, common);

@@ -29,6 +29,7 @@ struct Common {
 // Each adds one subcommand; its callback runs after parsing.
 void add_init(CLI::App& app, Common& common);
 void add_info(CLI::App& app, Common& common);
+void add_data(CLI::App& app, Common& common);
 void add_train(CLI::App& app, Common& common);
 void add_score(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);

@@ -22,8 +22,8 @@ class Scorer {
  public:
   Scorer(const Common& common, const std::string& directory, const std::string& schedule)
       : model_(common.load_model(directory)), schedule_(Common::schedule(schedule, model_)) {
-    const auto path = std::filesystem::path(directory) / "tokenizer.model";
-    if (std::filesystem::exists(path)) tokenizer_ = Tokenizer::load(path);
+    const auto path = Tokenizer::find(directory);
+    if (!path.empty()) tokenizer_ = Tokenizer::load(path);
   }
 
   void run(std::istream& in, const std::string& source) {
@@ -45,7 +45,7 @@ class Scorer {
 
  private:
   std::vector<int64_t> encode(const std::string& text, const std::string& where) const {
-    require(tokenizer_.has_value(), "{}: the model has no tokenizer.model, so it takes \"tokens\", not text", where);
+    require(tokenizer_.has_value(), "{}: the model has no tokenizer.model or tokenizer.json, so it takes \"tokens\", not text", where);
     const auto ids = tokenizer_->encode(text);
     return {ids.begin(), ids.end()};
   }

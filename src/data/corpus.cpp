@@ -6,9 +6,9 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
-#include "base/files.h"
 #include "data/text_file.h"
 
 namespace oryx {
@@ -43,34 +43,6 @@ std::vector<std::vector<int32_t>> tokenize_file(const std::filesystem::path& fil
   return ids;
 }
 
-int64_t write_token_shards(const std::filesystem::path& directory, const std::vector<std::filesystem::path>& files,
-                           const Tokenizer& tokenizer, int64_t shard_tokens) {
-  require(!files.empty(), "no text to tokenize: name at least one file");
-  require(shard_tokens > 0, "shard_tokens must be positive, not {}", shard_tokens);
-  const TokenShardHeader header{tokenizer.vocab_size(), tokenizer.eos_id(), tokenizer.hash()};
-  StagedDirectory staged(directory);
-  std::vector<int32_t> shard;
-  int64_t shards = 0, total = 0;
-  const auto flush = [&] {
-    if (shard.empty()) return;
-    write_token_shard(staged.path() / fmt::format("{:05}{}", shards++, kShardExtension), header, shard);
-    total += static_cast<int64_t>(shard.size());
-    shard.clear();
-  };
-  for (const std::filesystem::path& file : files) {
-    for (const std::vector<int32_t>& document : tokenize_file(file, tokenizer)) {
-      shard.insert(shard.end(), document.begin(), document.end());
-      if (static_cast<int64_t>(shard.size()) >= shard_tokens) flush();
-    }
-  }
-  flush();
-  FileWriter model(staged.path() / "tokenizer.model");
-  model.write(tokenizer.bytes());
-  model.close();
-  staged.commit();
-  return total;
-}
-
 std::vector<std::filesystem::path> list_token_shards(const std::filesystem::path& directory) {
   std::error_code error;
   std::vector<std::filesystem::path> paths;
@@ -85,65 +57,76 @@ std::vector<std::filesystem::path> list_token_shards(const std::filesystem::path
 
 TokenCorpus TokenCorpus::from_text(const std::vector<std::filesystem::path>& files, const Tokenizer& tokenizer) {
   require(!files.empty(), "no text to read: name at least one file");
-  TokenCorpus corpus(tokenizer.vocab_size());
-  for (const auto& file : files) corpus.add(tokenize_file(file, tokenizer), tokenizer.eos_id());
+  TokenCorpus corpus(tokenizer.vocab_size(), tokenizer.eos_id());
+  for (const auto& file : files) corpus.add(tokenize_file(file, tokenizer), file.string());
   return corpus;
 }
 
 TokenCorpus TokenCorpus::from_shards(const std::vector<std::filesystem::path>& directories,
                                      const Tokenizer& tokenizer) {
   require(!directories.empty(), "no token shards to read: name at least one directory");
-  TokenCorpus corpus(tokenizer.vocab_size());
+  TokenCorpus corpus(tokenizer.vocab_size(), tokenizer.eos_id());
   for (const auto& directory : directories) {
     for (const auto& path : list_token_shards(directory)) {
-      const auto shard = std::make_shared<const TokenShard>(path);
+      const auto shard = std::make_shared<const TokenShard>(path, ShardCheck::sizes);
       const TokenShardHeader& header = shard->header();
       require(header.tokenizer_hash == tokenizer.hash() && header.vocab_size == tokenizer.vocab_size() &&
                   header.eos_id == tokenizer.eos_id(),
               "{}: made by another tokenizer (hash {:016x}, vocabulary {}) than the one in use ({:016x}, {})",
               path.string(), header.tokenizer_hash, header.vocab_size, tokenizer.hash(), tokenizer.vocab_size());
-      corpus.add(shard->tokens(), shard, header.eos_id);
+      corpus.add(shard->tokens(), shard, path.string());
     }
   }
-  require(!corpus.documents_.empty(), "the token shards hold no document of at least one token");
+  require(corpus.size_ > 0, "the token shards hold no document");
   return corpus;
 }
 
 TokenCorpus TokenCorpus::from_documents(const std::vector<std::vector<int32_t>>& documents, int64_t vocab_size,
                                         int32_t eos_id) {
-  TokenCorpus corpus(vocab_size);
-  corpus.add(documents, eos_id);
-  require(!corpus.documents_.empty(), "no document of at least one token");
+  TokenCorpus corpus(vocab_size, eos_id);
+  corpus.add(documents, "the documents");
+  require(!corpus.documents().empty(), "no document of at least one token");
   return corpus;
 }
 
-void TokenCorpus::add(const std::vector<std::vector<int32_t>>& documents, int32_t eos_id) {
+void TokenCorpus::add(const std::vector<std::vector<int32_t>>& documents, std::string name) {
   std::vector<int32_t> tokens;
   for (const auto& document : documents) tokens.insert(tokens.end(), document.begin(), document.end());
   const auto packed = std::make_shared<const std::vector<std::byte>>(pack_tokens(tokens, vocab_size_));
-  add({packed->data(), token_width(vocab_size_), static_cast<int64_t>(tokens.size())}, packed, eos_id);
+  add({packed->data(), token_width(vocab_size_), static_cast<int64_t>(tokens.size())}, packed, std::move(name));
 }
 
-void TokenCorpus::add(TokenSpan tokens, std::shared_ptr<const void> owner, int32_t eos_id) {
-  int64_t begin = 0;
-  for (int64_t i = 0; i < tokens.count; ++i) {
-    if (tokens[i] != eos_id && i + 1 < tokens.count) continue;
-    const int64_t length = i + 1 - begin;
-    if (length >= 2) {
-      documents_.push_back({size_ + begin, length});
-      inputs_ += length - 1;
-    }
-    begin = i + 1;
-  }
-  segments_.push_back({size_, tokens, std::move(owner)});
+void TokenCorpus::add(TokenSpan tokens, std::shared_ptr<const void> owner, std::string name) {
+  if (tokens.count == 0) return;
+  require(tokens[tokens.count - 1] == eos_id_, "{}: damaged: the last document does not end with eos", name);
+  segments_.push_back({size_, tokens, std::move(name), std::move(owner)});
   size_ += tokens.count;
 }
 
+std::vector<TokenCorpus::Document> TokenCorpus::documents() const {
+  std::vector<Document> documents;
+  for (const Segment& segment : segments_) {
+    int64_t begin = 0;
+    for (int64_t i = 0; i < segment.tokens.count; ++i) {
+      if (segment.tokens[i] != eos_id_) continue;
+      if (i > begin) documents.push_back({segment.begin + begin, i + 1 - begin});
+      begin = i + 1;
+    }
+  }
+  return documents;
+}
+
 void TokenCorpus::copy(int64_t begin, int64_t n, int64_t* out) const {
-  const auto after = std::upper_bound(segments_.begin(), segments_.end(), begin,
-                                      [](int64_t at, const Segment& segment) { return at < segment.begin; });
-  const Segment& segment = *std::prev(after);
-  segment.tokens.copy(begin - segment.begin, n, out);
+  auto segment = std::prev(std::upper_bound(segments_.begin(), segments_.end(), begin,
+                                            [](int64_t at, const Segment& s) { return at < s.begin; }));
+  for (; n > 0; ++segment) {
+    const int64_t at = begin - segment->begin, count = std::min(n, segment->tokens.count - at);
+    segment->tokens.copy(at, count, out);
+    const auto damage = std::find_if(out, out + count, [this](int64_t id) { return id >= vocab_size_; });
+    require(damage == out + count, "{}: damaged token shard: token id {} in a vocabulary of {}", segment->name, *damage,
+            vocab_size_);
+    begin += count, out += count, n -= count;
+  }
 }
 
 }  // namespace oryx

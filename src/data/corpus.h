@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "data/token_shard.h"
@@ -13,18 +14,13 @@ namespace oryx {
 // The documents of a text file as ids, each ending with eos; on all cores. InputError when there is none.
 std::vector<std::vector<int32_t>> tokenize_file(const std::filesystem::path& file, const Tokenizer& tokenizer);
 
-// A shard directory: "00000.tokens", "00001.tokens", ... and the "tokenizer.model" that made them.
+// The files of a shard directory (prepare.h): "00000.tokens", "00001.tokens", ...
 inline constexpr const char* kShardExtension = ".tokens";
-// Tokenizes text files (see text_file.h) into a new shard directory, which appears whole or not at all. A shard is
-// closed at the first document end after `shard_tokens`. Returns the number of tokens. InputError when a file holds no
-// document.
-int64_t write_token_shards(const std::filesystem::path& directory, const std::vector<std::filesystem::path>& files,
-                           const Tokenizer& tokenizer, int64_t shard_tokens = int64_t{1} << 26);
 // The shard files of a directory in order of name; InputError when there is none.
 std::vector<std::filesystem::path> list_token_shards(const std::filesystem::path& directory);
 
-// The tokens of a set of documents, in memory or mapped, numbered from 0 in the order given. A document's last token
-// (eos) is only ever predicted, so that a document of n tokens has n - 1 inputs.
+// The tokens of a set of documents, in memory or mapped, numbered from 0 in the order given. Every document ends with
+// eos.
 class TokenCorpus {
  public:
   struct Document {
@@ -33,33 +29,36 @@ class TokenCorpus {
 
   // InputError when a file is unreadable or holds no document.
   static TokenCorpus from_text(const std::vector<std::filesystem::path>& files, const Tokenizer& tokenizer);
-  // Directories as write_token_shards makes them. InputError when a shard is damaged, was made by another tokenizer, or
-  // when there is no document.
+  // Directories as prepare_token_shards makes them. InputError when a shard is damaged, was made by another tokenizer,
+  // or when there is no document.
   static TokenCorpus from_shards(const std::vector<std::filesystem::path>& directories, const Tokenizer& tokenizer);
   // `documents` end with eos already.
   static TokenCorpus from_documents(const std::vector<std::vector<int32_t>>& documents, int64_t vocab_size,
                                     int32_t eos_id);
 
-  const std::vector<Document>& documents() const { return documents_; }
-  int64_t inputs() const { return inputs_; }
+  int64_t tokens() const { return size_; }
   int64_t vocab_size() const { return vocab_size_; }
-  // Tokens [begin, begin + n), which must lie within one document.
+  int32_t eos_id() const { return eos_id_; }
+  // Of at least one token besides eos. Reads all tokens.
+  std::vector<Document> documents() const;
+  // Tokens [begin, begin + n). InputError when a shard turns out to be damaged.
   void copy(int64_t begin, int64_t n, int64_t* out) const;
 
  private:
   struct Segment {
     int64_t begin;
     TokenSpan tokens;
+    std::string name;
     std::shared_ptr<const void> owner;
   };
 
-  explicit TokenCorpus(int64_t vocab_size) : vocab_size_(vocab_size) {}
-  void add(TokenSpan tokens, std::shared_ptr<const void> owner, int32_t eos_id);
-  void add(const std::vector<std::vector<int32_t>>& documents, int32_t eos_id);
+  TokenCorpus(int64_t vocab_size, int32_t eos_id) : vocab_size_(vocab_size), eos_id_(eos_id) {}
+  void add(TokenSpan tokens, std::shared_ptr<const void> owner, std::string name);
+  void add(const std::vector<std::vector<int32_t>>& documents, std::string name);
 
   std::vector<Segment> segments_;
-  std::vector<Document> documents_;
-  int64_t vocab_size_, size_ = 0, inputs_ = 0;
+  int64_t vocab_size_, size_ = 0;
+  int32_t eos_id_;
 };
 
 }  // namespace oryx

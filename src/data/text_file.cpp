@@ -1,45 +1,15 @@
 #include "data/text_file.h"
 
-#include <zstd.h>
-
-#include <memory>
-
 #include "base/error.h"
-#include "base/files.h"
 #include "base/text.h"
+#include "data/byte_reader.h"
 
 namespace oryx {
 namespace {
 
-constexpr std::string_view kZstdMagic{"\x28\xb5\x2f\xfd", 4};
+constexpr size_t kReadBytes = 1 << 20;
 
-std::string unpack(std::string_view packed, const std::string& path) {
-  const std::unique_ptr<ZSTD_DStream, size_t (*)(ZSTD_DStream*)> stream(ZSTD_createDStream(), ZSTD_freeDStream);
-  require(stream != nullptr, "cannot unpack {}: out of memory", path);
-  std::string text, buffer(ZSTD_DStreamOutSize(), '\0');
-  ZSTD_inBuffer input{packed.data(), packed.size(), 0};
-  size_t remaining = 0;
-  // A full output buffer may leave more in the decoder after the last input byte has been taken.
-  for (bool full = false; input.pos < input.size || full;) {
-    ZSTD_outBuffer output{buffer.data(), buffer.size(), 0};
-    remaining = ZSTD_decompressStream(stream.get(), &output, &input);
-    require(!ZSTD_isError(remaining), "cannot unpack {}: {}; it should be a whole Zstandard file", path,
-            ZSTD_getErrorName(remaining));
-    text.append(buffer.data(), output.pos);
-    full = output.pos == output.size && remaining != 0;
-  }
-  require(remaining == 0, "cannot unpack {}: it ends within a frame; it should be a whole Zstandard file", path);
-  return text;
-}
-
-void require_utf8(std::string_view text, const std::string& path) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = static_cast<unsigned char>(text[at]) < 0x80 ? 1 : utf8_sequence_length(text.substr(at));
-    require(length > 0, "{} is not UTF-8 text: invalid byte 0x{:02x} at offset {}", path,
-            static_cast<unsigned char>(text[at]), at);
-    at += length;
-  }
-}
+}  // namespace
 
 std::string_view without_line_end(std::string_view text) {
   if (text.ends_with('\n')) text.remove_suffix(1);
@@ -47,12 +17,18 @@ std::string_view without_line_end(std::string_view text) {
   return text;
 }
 
-}  // namespace
-
 std::string read_utf8_file(const std::filesystem::path& path) {
-  std::string text = read_text_file(path);
-  if (text.starts_with(kZstdMagic)) text = unpack(text, path.string());
-  require_utf8(text, path.string());
+  ByteReader reader(path);
+  std::string text;
+  for (size_t count = 1; count > 0;) {
+    const size_t size = text.size();
+    text.resize(size + kReadBytes);
+    count = reader.read(text.data() + size, kReadBytes);
+    text.resize(size + count);
+  }
+  const size_t invalid = find_invalid_utf8(text);
+  require(invalid == std::string_view::npos, "{} is not UTF-8 text: invalid byte 0x{:02x} at offset {}", path.string(),
+          invalid < text.size() ? static_cast<unsigned char>(text[invalid]) : 0, invalid);
   return text;
 }
 

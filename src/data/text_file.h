@@ -10,7 +10,10 @@ namespace oryx {
 // Stands alone on a line between two documents of a text file.
 inline constexpr std::string_view kDocumentSeparator = "<|endoftext|>";
 
-// A text file whole, unpacked when it begins with Zstandard's magic number (whatever its name is). InputError when it
+// `text` but for one line end ("\n" or "\r\n") at its end.
+std::string_view without_line_end(std::string_view text);
+
+// A text file whole, unpacked as ByteReader does. InputError when it
 // cannot be read, a frame is damaged or cut short, or the text is not UTF-8 (the message gives the byte offset).
 std::string read_utf8_file(const std::filesystem::path& path);
 

@@ -35,17 +35,20 @@ struct TokenShardHeader {
 };
 
 // The content of a shard file; `file` is the whole of it, and `tokens` points into it. InputError naming `source` when
-// the magic, version, sizes, or any id is wrong, or the file is cut short or too long.
+// the magic, version, or sizes are wrong, or the file is cut short or too long; with ShardCheck::ids also for an id
+// outside the vocabulary, which takes reading all of it.
+enum class ShardCheck : uint8_t { sizes, ids };
 struct TokenShardView {
   TokenShardHeader header;
   TokenSpan tokens;
 };
-TokenShardView parse_token_shard(std::span<const std::byte> file, const std::string& source);
+TokenShardView parse_token_shard(std::span<const std::byte> file, const std::string& source,
+                                 ShardCheck check = ShardCheck::ids);
 
 // A shard file mapped into memory.
 class TokenShard {
  public:
-  explicit TokenShard(const std::filesystem::path& path);
+  explicit TokenShard(const std::filesystem::path& path, ShardCheck check = ShardCheck::ids);
   TokenShard(const TokenShard&) = delete;
   TokenShard& operator=(const TokenShard&) = delete;
   ~TokenShard();

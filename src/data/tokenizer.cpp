@@ -1,20 +1,21 @@
 #include "data/tokenizer.h"
 
-#include <sentencepiece_processor.h>
-
 #include <algorithm>
-#include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "data/sentencepiece_model.h"
+#include "data/tokenizer_json.h"
+#include "data/tokenizer_model.h"
+#include "data/word_cache.h"
 
 namespace oryx {
 namespace {
 
-// SentencePiece writes a space as U+2581 within pieces, so that a U+2581 of the text must not reach it.
-constexpr std::string_view kSpaceMark = "\u2581";
+namespace fs = std::filesystem;
+
 constexpr std::string_view kReplacement = "\uFFFD";
 
 uint64_t fnv1a(std::string_view bytes) {
@@ -23,26 +24,10 @@ uint64_t fnv1a(std::string_view bytes) {
   return hash;
 }
 
-std::string surface_of(const sentencepiece::SentencePieceProcessor& model, int id) {
-  const std::string& piece = model.IdToPiece(id);
-  if (model.IsControl(id)) return "";
-  if (model.IsUnknown(id)) return std::string(kReplacement);
-  if (model.IsByte(id)) {  // "<0x0A>"
-    return std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16)));
-  }
-  std::string surface;
-  for (size_t at = 0; at < piece.size();) {
-    const size_t mark = std::min(piece.find(kSpaceMark, at), piece.size());
-    surface.append(piece, at, mark - at);
-    if (mark < piece.size()) surface += ' ';
-    at = mark + kSpaceMark.size();
-  }
-  return surface;
-}
-
-// Words begin with the spaces before them; line ends stand by themselves.
-bool word_boundary(char left, char right) {
-  return (left != ' ' && right == ' ') || (left == '\n') != (right == '\n');
+// A SentencePiece model begins with a line end and the length of its first piece.
+bool is_json(std::string_view bytes) {
+  const std::string_view begin = trim(bytes.substr(0, 64));
+  return begin.starts_with('{') && trim(begin.substr(1)).find_first_of("\"}") == 0;
 }
 
 }  // namespace
@@ -51,85 +36,44 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Tokenizer Tokenizer::load(const std::filesystem::path& path) {
-  return parse(read_text_file(path), path.string());
+fs::path Tokenizer::find(const fs::path& directory) {
+  std::error_code error;
+  for (const char* name : kFileNames)
+    if (fs::exists(directory / name, error)) return directory / name;
+  return {};
+}
+
+Tokenizer Tokenizer::load(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return parse(read_text_file(path), path.string());
+  const fs::path file = find(path);
+  require(!file.empty(), "{} holds no tokenizer; it should have a {} or a {}", path.string(), kFileNames[0],
+          kFileNames[1]);
+  return load(file);
 }
 
 Tokenizer Tokenizer::parse(std::string bytes, const std::string& source) {
   return Tokenizer(std::move(bytes), source);
 }
 
-Tokenizer::Tokenizer(std::string bytes, const std::string& source)
-    : bytes_(std::move(bytes)),
-      hash_(fnv1a(bytes_)),
-      model_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
-  require(!bytes_.empty(), "{}: the file is empty; it should be a SentencePiece model", source);
-  const auto status = model_->LoadFromSerializedProto(bytes_);
-  require(status.ok(), "{}: not a SentencePiece model, or a damaged one ({})", source, excerpt(status.message()));
-  const int size = model_->GetPieceSize();
-  const auto special = [&](int id) { return id >= 0 && id < size && model_->IsControl(id); };
-  require(special(model_->eos_id()) && special(model_->bos_id()),
-          "{}: the model has no bos and eos tokens; train one with oryx", source);
-  for (int byte = 0; byte < 256; ++byte) {
-    const int id = model_->PieceToId(fmt::format("<0x{:02X}>", byte));
-    require(id >= 0 && id < size && model_->IsByte(id),
-            "{}: the model has no byte pieces and would lose characters; train one with oryx", source);
-    byte_ids_.push_back(id);
-  }
-  surfaces_.reserve(size);
-  for (int id = 0; id < size; ++id) {
-    const std::string& surface = surfaces_.emplace_back(surface_of(*model_, id));
-    for (size_t i = 1; i < surface.size(); ++i) word_by_word_ &= !word_boundary(surface[i - 1], surface[i]);
-  }
-  // Normalisation, dummy prefixes and dropped spaces show in these, and so does a file cut short before its options.
-  for (const char* probe :
-       {"a", " a  b ", "\t\n\n x\r\n", "\uFF21\u00BD e\u0301 \u00A0\u3000", "<s></s>", "\U0001F600"}) {
-    require(decode(encode(probe)) == probe,
-            "{}: the model changes text (normalisation or whitespace), or is damaged; train one with oryx", source);
+Tokenizer::Tokenizer(std::string bytes, const std::string& source) : bytes_(std::move(bytes)), hash_(fnv1a(bytes_)) {
+  if (is_json(bytes_)) {
+    model_ = parse_tokenizer_json(bytes_, source);
+  } else {
+    model_ = std::make_unique<SentencePieceModel>(bytes_, source);
   }
 }
 
-// No piece crosses the end of a word, so that each word can be encoded by itself: many times faster on long texts,
-// where most words have been met before. The pieces are those SentencePiece finds for the whole (BPE), or better by the
-// rounding that its float scores gather over a long text (unigram).
-void Tokenizer::encode_plain(std::string_view text, std::vector<int32_t>& ids) const {
-  std::unordered_map<std::string_view, std::vector<int>> words;
-  for (size_t begin = 0; begin < text.size();) {
-    size_t end = word_by_word_ ? begin + 1 : text.size();
-    while (end < text.size() && !word_boundary(text[end - 1], text[end])) ++end;
-    const std::string_view word = text.substr(begin, end - begin);
-    const auto [entry, is_new] = words.try_emplace(word);
-    if (is_new) {
-      const auto status = model_->Encode(word, &entry->second);
-      require(status.ok(), "cannot tokenize '{}': {}", excerpt(word), status.message());
-    }
-    ids.insert(ids.end(), entry->second.begin(), entry->second.end());
-    begin = end;
-  }
-}
-
-std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
+std::vector<int32_t> Tokenizer::encode(std::string_view text, SpecialTokens special) const {
+  WordCache words;
   std::vector<int32_t> ids;
-  size_t plain = 0, at = 0;
-  while (at < text.size()) {
-    const auto first = static_cast<unsigned char>(text[at]);
-    const size_t length = first < 0x80 ? 1 : utf8_sequence_length(text.substr(at));
-    if (length > 0 && (first != 0xe2 || text.substr(at, length) != kSpaceMark)) {
-      at += length;
-      continue;
-    }
-    encode_plain(text.substr(plain, at - plain), ids);
-    const size_t spelled = std::max<size_t>(length, 1);
-    for (const char byte : text.substr(at, spelled)) ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
-    plain = at += spelled;
-  }
-  encode_plain(text.substr(plain), ids);
+  model_->encode(text, special, words, ids);
   return ids;
 }
 
 std::string Tokenizer::decode(int32_t id) const {
   require(id >= 0 && id < vocab_size(), "token id {} is outside the tokenizer's vocabulary of {}", id, vocab_size());
-  return surfaces_[id];
+  return model_->surfaces()[id];
 }
 
 std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
@@ -139,13 +83,23 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids) const {
 }
 
 int64_t Tokenizer::vocab_size() const {
-  return static_cast<int64_t>(surfaces_.size());
+  return static_cast<int64_t>(model_->surfaces().size());
 }
 int32_t Tokenizer::bos_id() const {
   return model_->bos_id();
 }
 int32_t Tokenizer::eos_id() const {
   return model_->eos_id();
+}
+const char* Tokenizer::file_name() const {
+  return kFileNames[is_json(bytes_) ? 1 : 0];
+}
+
+Encoder::Encoder(const Tokenizer& tokenizer) : model_(tokenizer.model_.get()), words_(std::make_unique<WordCache>()) {}
+Encoder::~Encoder() = default;
+
+void Encoder::encode(std::string_view text, std::vector<int32_t>& ids, SpecialTokens special) {
+  model_->encode(text, special, *words_, ids);
 }
 
 std::string StreamDecoder::push(int32_t id) {

@@ -45,29 +45,70 @@ double in_range(Fields& fields, const char* key, double fallback, double low, do
   return value;
 }
 
+// A source's keys out of a larger table, which is left for the caller to finish().
+void read_source(Fields& fields, const fs::path& base, Recipe::Source& source) {
+  if (fields.has("task")) {
+    fields.choice("task", {"recall"});
+    source.recall = RecallTask::from_fields(fields);
+    return;
+  }
+  source.text = read_paths(fields, "text", base);
+  source.shards = read_paths(fields, "shards", base);
+  require(source.text.empty() != source.shards.empty(),
+          "{}: give one of task = \"recall\", text = [files] or shards = [folders]", fields.where());
+}
+
+std::vector<Recipe::WeightedSource> read_sources(Fields& fields, const fs::path& base, int64_t context) {
+  const Json& list = fields.raw("sources");
+  require(list.is_array() && !list.empty(), "{}: 'sources' must be an array of tables: [[data.sources]]",
+          fields.where());
+  for (const char* key : {"task", "text", "shards"})
+    require(!fields.has(key), "{}: '{}' belongs into one of the [[data.sources]]", fields.where(), key);
+  std::vector<Recipe::WeightedSource> sources;
+  for (const Json& table : list) {
+    Fields entry(table, fmt::format("{} sources {}", fields.where(), sources.size() + 1));
+    Recipe::WeightedSource& source = sources.emplace_back();
+    source.weight = entry.number("weight", source.weight);
+    require(source.weight > 0, "{}: 'weight' must be above 0, but is {}", entry.where(), source.weight);
+    const std::string task = entry.has("task") ? entry.choice("task", {"recall", "copy", "phone_book", "needle"}) : "";
+    if (task.empty() || task == "recall") {
+      read_source(entry, base, source);
+    } else {
+      source.synthetic = SyntheticTask::from_fields(task, entry);
+    }
+    entry.finish();
+    const int64_t length = source.recall                                      ? source.recall->length
+                           : source.synthetic && !source.synthetic->is_text() ? source.synthetic->length
+                                                                              : context;
+    require(context % length == 0, "{}: the context {} must be a multiple of the task's length {}", entry.where(),
+            context, length);
+  }
+  return sources;
+}
+
 Recipe::Data read_data(Fields fields, const fs::path& base) {
   Recipe::Data data;
-  const bool recall = fields.has("task");
-  if (recall) {
-    fields.choice("task", {"recall"});
-    data.recall = RecallTask::from_fields(fields);
+  if (!fields.has("sources")) read_source(fields, base, data);
+  if (data.recall) {
     data.context = data.recall->length;
     data.vocab = data.recall->vocab;
   } else {
-    data.text = read_paths(fields, "text", base);
-    data.shards = read_paths(fields, "shards", base);
     data.valid = read_paths(fields, "valid", base);
     data.tokenizer = fields.string("tokenizer", "");
     if (!data.tokenizer.empty()) data.tokenizer = (base / data.tokenizer).lexically_normal().string();
     data.vocab = positive(fields, "vocab", data.vocab, 512);
     data.context = positive(fields, "context", data.context, 2);
-    require(data.text.empty() != data.shards.empty(),
-            "{}: give one of task = \"recall\", text = [files] or shards = [folders]", fields.where());
-    require(data.shards.empty() || !data.tokenizer.empty(), "{}: shards need the 'tokenizer' they were made with",
-            fields.where());
+    if (fields.has("sources")) data.sources = read_sources(fields, base, data.context);
   }
   fields.finish();
   return data;
+}
+
+Json source_json(const Recipe::Source& source) {
+  if (!source.recall) return {{"text", source.text}, {"shards", source.shards}};
+  Json json = source.recall->to_json();
+  json["task"] = "recall";
+  return json;
 }
 
 Recipe::Train read_train(Fields fields) {
@@ -126,13 +167,14 @@ Recipe Recipe::from_json(const Json& json, const std::string& source, const fs::
 }
 
 Json Recipe::to_json() const {
-  Json d;
-  if (data.recall) {
-    d = data.recall->to_json();
-    d["task"] = "recall";
-  } else {
-    d = {{"text", data.text},           {"shards", data.shards}, {"valid", data.valid},
-         {"tokenizer", data.tokenizer}, {"vocab", data.vocab},   {"context", data.context}};
+  Json d = data.sources.empty() ? source_json(data) : Json::object();
+  for (const WeightedSource& source : data.sources) {
+    Json entry = source.synthetic ? source.synthetic->to_json() : source_json(source);
+    entry["weight"] = source.weight;
+    d["sources"].push_back(std::move(entry));
+  }
+  if (!data.recall) {
+    d.update({{"valid", data.valid}, {"tokenizer", data.tokenizer}, {"vocab", data.vocab}, {"context", data.context}});
   }
   const auto& t = train;
   return {{"model", model.to_json()},

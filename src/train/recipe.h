@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "data/recall.h"
+#include "data/synthetic.h"
 #include "model/config.h"
 #include "train/mixing.h"
 
@@ -20,12 +21,24 @@ struct Recipe {
   ModelConfig model;
   bool vocab_given = false;
 
-  // [data]: one of recall, text, shards.
-  struct Data {
+  // Where training sequences come from: one of recall, text, shards.
+  struct Source {
     std::optional<RecallTask> recall;       // task = "recall" with pairs, length, vocab, power_a, placement
-    std::vector<std::string> text, shards;  // files (perhaps .zst); token shards made with `tokenizer`
-    std::vector<std::string> valid;         // text files for validation; empty: none
-    std::string tokenizer;                  // tokenizer.model; empty: learned from the text with `vocab` pieces
+    std::vector<std::string> text, shards;  // files (perhaps packed); directories of token shards
+  };
+  // One of a mixture may also be another task.
+  struct WeightedSource : Source {
+    std::optional<SyntheticTask> synthetic;  // task = "copy", "phone_book", "needle"
+    double weight = 1;
+  };
+
+  // [data]: one source, or [[data.sources]], each with its weight.
+  struct Data : Source {
+    std::vector<WeightedSource> sources;
+    std::vector<std::string> valid;  // text files for validation; empty: none
+    // tokenizer.model, tokenizer.json, or a directory with one; empty: that of the first shards, or else learned from
+    // the text with `vocab` pieces.
+    std::string tokenizer;
     int64_t vocab = 4096;
     int64_t context = 1024;  // tokens of a training sequence; recall: its length
   } data;

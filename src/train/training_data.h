@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "data/batch.h"
-#include "data/text_source.h"
+#include "data/text_windows.h"
 #include "data/tokenizer.h"
 #include "train/recipe.h"
 
@@ -23,7 +23,7 @@ class TrainingData {
   void save_into(const std::filesystem::path& directory) const;
 
  private:
-  std::optional<Tokenizer> tokenizer_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
   std::optional<RecallTask> recall_;
   std::unique_ptr<BatchSource> train_, valid_;
   std::unique_ptr<TextWindows> windows_;

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "base/files.h"
-#include "data/corpus.h"
 #include "expect_error.h"
 #include "temporary_directory.h"
 
@@ -96,47 +95,6 @@ TEST_F(TokenShardTest, RefusesWhatIsNoFile) {
   EXPECT_INPUT_ERROR(TokenShard(directory_.path()), "cannot read");
   write_file_atomically(path(), "");
   EXPECT_INPUT_ERROR(TokenShard(path()), "0 bytes are too few");
-}
-
-TEST_F(TokenShardTest, DirectoryHoldsTheSameTokensAsTheText) {
-  const auto model = directory_.path() / "m.model", other = directory_.path() / "other.model";
-  Tokenizer::train({ORYX_SOURCE_DIR "/data/books/valid.txt.zst"}, 600, model);
-  Tokenizer::train({ORYX_SOURCE_DIR "/data/books/valid.txt.zst"}, 601, other);
-  const Tokenizer tokenizer = Tokenizer::load(model);
-  const auto text = directory_.path() / "text.txt", more = directory_.path() / "more.txt";
-  write_file_atomically(text, "The first document.\nIt has two lines.\n<|endoftext|>\nThe second.\n<|endoftext|>\nI\n");
-  write_file_atomically(more, "One more file.\n");
-  const auto shards = directory_.path() / "shards";
-  const int64_t tokens = write_token_shards(shards, {text, more}, tokenizer, 5);
-  EXPECT_EQ(list_token_shards(shards).size(), 3u);  // "I" alone is short, so "One more file." goes with it
-  EXPECT_EQ(Tokenizer::load(shards / "tokenizer.model").hash(), tokenizer.hash());
-
-  const TokenCorpus from_text = TokenCorpus::from_text({text, more}, tokenizer);
-  const TokenCorpus from_shards = TokenCorpus::from_shards({shards}, tokenizer);
-  ASSERT_EQ(from_text.documents().size(), 4u);
-  ASSERT_EQ(from_shards.documents().size(), 4u);
-  EXPECT_EQ(from_text.inputs() + 4, tokens);
-  std::string decoded;
-  for (size_t i = 0; i < 4; ++i) {
-    const auto [begin, length] = from_text.documents()[i];
-    EXPECT_EQ(from_shards.documents()[i].begin, begin);
-    ASSERT_EQ(from_shards.documents()[i].length, length);
-    std::vector<int64_t> a(length), b(length);
-    from_text.copy(begin, length, a.data());
-    from_shards.copy(begin, length, b.data());
-    EXPECT_EQ(a, b);
-    EXPECT_EQ(a.back(), tokenizer.eos_id());
-    decoded += tokenizer.decode(std::vector<int32_t>(a.begin(), a.end())) + "|";
-  }
-  EXPECT_EQ(decoded, "The first document.\nIt has two lines.|The second.|I|One more file.|");
-
-  EXPECT_INPUT_ERROR(TokenCorpus::from_shards({shards}, Tokenizer::load(other)), "another tokenizer");
-  EXPECT_INPUT_ERROR(TokenCorpus::from_shards({directory_.path()}, tokenizer), "no token shards");
-  EXPECT_INPUT_ERROR(TokenCorpus::from_shards({directory_.path() / "none"}, tokenizer), "none");
-  write_file_atomically(more, "<|endoftext|>\n");
-  EXPECT_INPUT_ERROR(TokenCorpus::from_text({text, more}, tokenizer), "more.txt: no text in it");
-  EXPECT_INPUT_ERROR(write_token_shards(directory_.path() / "failed", {text, more}, tokenizer), "no text in it");
-  EXPECT_FALSE(std::filesystem::exists(directory_.path() / "failed"));
 }
 
 }  // namespace

@@ -98,6 +98,56 @@ TEST(Recipe, Errors) {
   expect_error(with("chunk = 8", "strategy = \"mixture\""), "weights");
 }
 
+constexpr const char* kMixture = R"(
+[model]
+preset = "oryx-gdn-tiny"
+[data]
+tokenizer = "t/tokenizer.json"
+context = 128
+[[data.sources]]
+shards = ["a", "b"]
+weight = 0.7
+[[data.sources]]
+text = ["c.txt"]
+weight = 0.2
+[[data.sources]]
+task = "recall"
+pairs = 8
+length = 64
+vocab = 64
+[train]
+tokens = 1000
+batch_tokens = 256
+)";
+
+TEST(Recipe, Mixtures) {
+  const Recipe r = read(kMixture);
+  ASSERT_EQ(r.data.sources.size(), 3u);
+  EXPECT_EQ(r.data.sources[0].shards, (std::vector<std::string>{"/base/a", "/base/b"}));
+  EXPECT_EQ(r.data.sources[0].weight, 0.7);
+  EXPECT_EQ(r.data.sources[2].recall->pairs, 8);
+  EXPECT_EQ(r.data.sources[2].weight, 1);
+  EXPECT_EQ(r.data.tokenizer, "/base/t/tokenizer.json");
+  EXPECT_EQ(r.to_json()["data"]["sources"][1]["weight"], 0.2);
+  const auto changed = [](const std::string& what, const std::string& by) {
+    std::string text = kMixture;
+    return text.replace(text.find(what), what.size(), by);
+  };
+  expect_error(changed("weight = 0.7", "wieght = 0.7"),
+               "[data] sources 1: unknown key 'wieght'; did you mean 'weight'?");
+  expect_error(changed("weight = 0.7", "weight = 0"), "'weight' must be above 0");
+  expect_error(changed("text = [\"c.txt\"]", ""), "sources 2: give one of task");
+  const Recipe book =
+      read(changed("task = \"recall\"\npairs = 8\nlength = 64\nvocab = 64", "task = \"phone_book\"\nqueries = 2"));
+  EXPECT_EQ(book.data.sources[2].synthetic->queries, 2);
+  EXPECT_EQ(book.to_json()["data"]["sources"][2]["task"], "phone_book");
+  expect_error(changed("task = \"recall\"", "task = \"needle\""), "unknown key 'length'");
+  expect_error(changed("length = 64", "length = 96"), "multiple of the task's length 96");
+  expect_error(changed("task = \"recall\"", "task = \"recal\""), "did you mean 'recall'");
+  expect_error(changed("context = 128", "context = 128\ntext = [\"d\"]"), "'text' belongs into one of the");
+  expect_error(changed("context = 128", "contxt = 128"), "did you mean 'context'");
+}
+
 TEST(Recipe, StrategyMustSuitTheModel) {
   std::string text = with("preset = \"oryx-gdn-tiny\"", "preset = \"transformer-tiny\"");
   text.replace(text.find("chunk = 8"), 9, "strategy = \"recurrent\"");
