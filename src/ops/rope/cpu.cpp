@@ -1,6 +1,6 @@
 #include "ops/rope/cpu.h"
 
-#include "ops/common/rows.h"
+#include "ops/common/groups.h"
 
 namespace oryx::ops::ORYX_ISA {
 
@@ -48,11 +48,11 @@ static void sines(double position, const double* frequency, int64_t padded_half,
 template <typename T>
 void rope_rotate(const RopeArgs<T>& args) {
   using A = Arithmetic<T>;
-  const int64_t half = args.dim / 2, stride = padded<A>(half);  // also a multiple of the doubles' vector
+  const int64_t half = args.dim / 2, stride = round_up(half, kGroup<T>);  // also a multiple of the doubles' vector
   const Workspace<double> frequency(stride);
   fill_zero(frequency.get(), stride);
   for (int64_t j = 0; j < half; ++j)
-    frequency.get()[j] = std::pow(args.base, -2.0 * static_cast<double>(j) / static_cast<double>(args.dim));
+    frequency.get()[place<T>(j)] = std::pow(args.base, -2.0 * static_cast<double>(j) / static_cast<double>(args.dim));
   const A sign = static_cast<A>(args.sign);
   parallel_for(args.tokens, row_grain(args.heads * args.dim), [&](int64_t begin, int64_t end) {
     const Workspace<A> sine(stride), cosine(stride);
@@ -61,11 +61,12 @@ void rope_rotate(const RopeArgs<T>& args) {
       for (int64_t row = t * args.heads; row < (t + 1) * args.heads; ++row) {
         const T* x = args.x + row * args.dim;
         T* y = args.y + row * args.dim;
-        for_vectors<A>(half, [&](int64_t j, auto size) {
-          const Vec<A> first = get(x + j, size), second = get(x + half + j, size);
-          const Vec<A> c = vload(cosine.get() + j), s = vload(sine.get() + j) * sign;
-          put(y + j, first * c - second * s, size);
-          put(y + half + j, second * c + first * s, size);
+        for_groups<T>(half, [&](int64_t j, auto size) {
+          prefetch(x + j), prefetch(x + half + j);
+          const Group<T> first = read(x + j, size), second = read(x + half + j, size);
+          const Group<T> c = read_placed<T>(cosine.get() + j), s = read_placed<T>(sine.get() + j) * sign;
+          write(y + j, first * c - second * s, size);
+          write(y + half + j, second * c + first * s, size);
         });
       }
     }
