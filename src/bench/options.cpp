@@ -49,6 +49,17 @@ const std::vector<std::string>& op_names() {
   return names;
 }
 
+const std::vector<std::string>& accuracy_op_names() {
+  static const std::vector<std::string> names{"attention", "gated_delta_rule", "ssd",      "short_conv",
+                                              "rope",      "gated_rms_norm",   "rms_norm", "linear_cross_entropy"};
+  return names;
+}
+
+void AccuracyOptions::complete() {
+  complete_names("--ops", ops, accuracy_op_names());
+  complete_names("--dtypes", dtypes, {"fp32", "bf16"});
+}
+
 void OpsOptions::complete() {
   complete_names("--ops", ops, op_names());
   complete_names("--dtypes", dtypes, {"fp32", "bf16"});

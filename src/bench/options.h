@@ -21,10 +21,19 @@ struct OpsOptions {
   bool has_pass(const std::string& name) const;
 };
 
+// What `oryx bench accuracy` compares.
+struct AccuracyOptions {
+  std::vector<std::string> ops, dtypes;  // empty: all of accuracy_op_names(), fp32 and bf16
+  bool quick = false;                    // short sequences: to see that everything runs
+
+  void complete();  // as above
+};
+
 inline constexpr const char* kForward = "forward";
 inline constexpr const char* kTraining = "forward+backward";
 
 // In the order in which they are measured.
 const std::vector<std::string>& op_names();
+const std::vector<std::string>& accuracy_op_names();
 
 }  // namespace oryx::bench

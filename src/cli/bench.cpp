@@ -1,6 +1,7 @@
 #include <cstdio>
 
 #include "base/error.h"
+#include "bench/accuracy.h"
 #include "bench/ops_bench.h"
 #include "bench/results.h"
 #include "cli/options.h"
@@ -32,6 +33,24 @@ void add_ops(CLI::App& bench, Common& common) {
   });
 }
 
+void add_accuracy(CLI::App& bench, Common& common) {
+  auto options = std::make_shared<bench::AccuracyOptions>();
+  CLI::App* command = bench.add_subcommand("accuracy", "The operations' errors beside those of naive arithmetic");
+  command->add_option("--ops", options->ops, "Which, by commas (default: all)")->delimiter(',');
+  command->add_option("--dtypes", options->dtypes, "fp32,bf16 or one of them; --dtype means the same here")
+      ->delimiter(',');
+  command->add_flag("--quick", options->quick, "Short sequences, to see that everything runs");
+  command->callback([options, command, &common] {
+    const CLI::App* app = command->get_parent()->get_parent();
+    if (options->dtypes.empty() && app->count("--dtype") > 0) options->dtypes = {common.dtype};
+    options->complete();
+    require(common.torch_device().is_cpu(), "bench accuracy compares on the CPU only; leave --device out");
+    const Json result = bench::bench_accuracy(*options);
+    if (common.json) return Common::print(result);
+    std::printf("%s", bench::accuracy_report(result).c_str());
+  });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, Common& common) {
@@ -39,6 +58,7 @@ void add_bench(CLI::App& app, Common& common) {
   bench->require_subcommand(1);
   bench->fallthrough();
   add_ops(*bench, common);
+  add_accuracy(*bench, common);
 }
 
 }  // namespace oryx::cli

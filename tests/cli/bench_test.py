@@ -58,7 +58,16 @@ class Bench(OryxCase):
         for title in ("GFLOP/s", "## Bound by arithmetic", "## Bound by memory", "## Growth with T", "## Formulas"):
             self.assertIn(title, text)
 
+    def test_accuracy(self):
+        result = self.ok_json("bench", "accuracy", "--quick", "--ops", "rope,ssd", "--dtype", "bf16")
+        self.assertEqual({(r["op"], r["dtype"]) for r in result["rows"]}, {("rope", "bf16"), ("ssd", "bf16")})
+        self.assertEqual(result["failed"], 0)
+        text = self.ok("bench", "accuracy", "--quick", "--ops", "rope")
+        self.assertIn("| rope | positions from 0 | fp32 |", text)
+
     def test_bad_input(self):
+        self.bad(["rop", "did you mean 'rope'"], "bench", "accuracy", "--ops", "rop")
+        self.bad("fp64", "bench", "accuracy", "--dtypes", "fp64")
         self.bad("", "bench")
         self.bad(["atention", "did you mean 'attention'", "ssd_step"], "bench", "ops", "--ops", "atention")
         self.bad("--lengths", "bench", "ops", "--lengths", "0")

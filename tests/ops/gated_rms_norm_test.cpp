@@ -1,5 +1,7 @@
 #include "ops/gated_rms_norm/op.h"
 
+#include <limits>
+
 #include "ops/pointwise_testing.h"
 
 namespace oryx::ops {
@@ -43,6 +45,23 @@ TEST_P(GatedRmsNorm, NonContiguous) {
       with(gated_rms_norm), with(gated_rms_norm_reference),
       {{normal({3, 9, 40}).transpose(0, 1)}, {normal({9, 3, 80}).narrow(2, 40, 40)}, {normal({40, 2}).select(1, 1)}},
       GetParam(), "strided");
+}
+
+// Where exp leaves the range of a float, and just before; NaN stays NaN, in its own place.
+TEST_P(GatedRmsNorm, ExtremeGates) {
+  const at::Tensor some = at::tensor({-1e30, -1000.0, -104.0, -90.0, -88.7, -87.4, -87.0, -60.0, -9.0, -1e-20, 0.0,
+                                      1e-20, 9.0, 60.0, 87.0, 88.0, 90.0, 1000.0, 1e30},
+                                     at::kDouble);
+  const at::Tensor x = normal({2, 1, 95}).to(GetParam()), w = at::ones({95}, GetParam());
+  at::Tensor gate = some.repeat({2, 1, 5}).to(GetParam());
+  const at::Tensor y = gated_rms_norm(x, gate, w, 1e-5).to(at::kDouble);
+  const at::Tensor exact = gated_rms_norm_reference(x.to(at::kDouble), gate.to(at::kDouble), w.to(at::kDouble), 1e-5);
+  const double tolerance = GetParam() == at::kBFloat16 ? 1.0 / 256 : 2e-5;
+  EXPECT_TRUE((y - exact).abs().le(exact.abs() * tolerance + 1e-30).all().item<bool>());
+  gate[1][0][40] = std::numeric_limits<double>::quiet_NaN();
+  const at::Tensor nan = at::isnan(gated_rms_norm(x, gate, w, 1e-5));
+  EXPECT_EQ(nan.sum().item<int64_t>(), 1);
+  EXPECT_TRUE(nan[1][0][40].item<bool>());
 }
 
 TEST(GatedRmsNormWeights, Float32BesideBfloat16) {

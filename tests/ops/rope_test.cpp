@@ -27,6 +27,19 @@ TEST_P(Rope, MatchesReference) {
   }
 }
 
+// Rounding to bfloat16 at ties, at the largest number, and of NaN: the rotation by nothing keeps every value.
+TEST_P(Rope, KeepsEveryValueAtPositionZero) {
+  at::Tensor x = at::arange(1 << 16).to(at::kInt).mul(1 << 16).view(at::kFloat).view({64, 4, 256});
+  x = at::where(at::isinf(x), at::zeros({}), x);  // the sum with 0 * inf is NaN
+  const at::Tensor y = rope(x.to(GetParam()), at::zeros({64}, at::kLong), 10000).to(at::kFloat);
+  for (const int64_t half : {0, 128}) {
+    const at::Tensor a = x.narrow(2, half, 128), b = y.narrow(2, half, 128);
+    const at::Tensor other = at::isnan(x.narrow(2, 128 - half, 128));
+    EXPECT_TRUE(a.eq(b).logical_or_(at::isnan(b).logical_and_(at::isnan(a).logical_or_(other))).all().item<bool>());
+    EXPECT_TRUE(at::isnan(b).eq(at::isnan(a).logical_or_(other)).all().item<bool>());
+  }
+}
+
 TEST_P(Rope, NonContiguous) {
   const at::Tensor positions = at::arange(22).view({11, 2}).select(1, 1);
   compare(with(rope, positions), with(rope_reference, positions), {{normal({3, 11, 40}).transpose(0, 1)}}, GetParam(),

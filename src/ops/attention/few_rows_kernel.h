@@ -70,7 +70,7 @@ class FewRowsUnit {
   // A query or key in the type of arithmetic, rotated, zeros behind.
   void load(const T* src, A* dst, int slot = 0) const {
     if (!rotations_) return load_padded(src, args_.key_dim, dst);
-    rotate_row(src, args_.key_dim / 2, rotations_->sine(slot), rotations_->cosine(slot), A(1), dst);
+    rotate_row(src, args_.key_dim / 2, rotations_->sine(slot), rotations_->cosine(slot), dst);
     for (int64_t d = args_.key_dim; d < kw_; ++d) dst[d] = 0;
   }
 

@@ -8,11 +8,9 @@
 
 namespace oryx::ops::ORYX_ISA {
 
-// frequency[j] = base^(-2j / dim) for j < dim / 2, zeros up to `padded_half`.
-inline void rope_frequencies(int64_t dim, double base, int64_t padded_half, double* frequency) {
-  fill_zero(frequency, padded_half);
-  for (int64_t j = 0; j < dim / 2; ++j)
-    frequency[j] = std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(dim));
+// The angle by which one position turns pair j of `dim` / 2.
+inline double rope_frequency(int64_t j, int64_t dim, double base) {
+  return std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(dim));
 }
 
 // sine[j], cosine[j] of the double position * frequency[j], within 1e-10, which is more than float32 results need:
@@ -62,12 +60,12 @@ inline void sines(double position, const double* frequency, int64_t padded_half,
   }
 }
 
-// y [dim] = x rotated; sine and cosine hold dim / 2. `sign` -1 turns back. x and y may be of different types.
+// y [dim] = x rotated; sine and cosine hold dim / 2. x and y may be of different types.
 template <typename A, typename X, typename Y>
-inline void rotate_row(const X* x, int64_t half, const A* sine, const A* cosine, A sign, Y* y) {
+inline void rotate_row(const X* x, int64_t half, const A* sine, const A* cosine, Y* y) {
   for_vectors<A>(half, [&](int64_t j, auto size) {
     const Vec<A> first = get(x + j, size), second = get(x + half + j, size);
-    const Vec<A> c = vload(cosine + j), s = vload(sine + j) * sign;
+    const Vec<A> c = vload(cosine + j), s = vload(sine + j);
     put(y + j, first * c - second * s, size);
     put(y + half + j, second * c + first * s, size);
   });
@@ -87,7 +85,8 @@ class Rotations {
         frequency_(stride_),
         table_(2 * (kSteps + 1) * stride_),
         current_(2 * kSlots * stride_) {
-    rope_frequencies(dim, base, stride_, frequency_.get());
+    fill_zero(frequency_.get(), stride_);
+    for (int64_t j = 0; j < dim / 2; ++j) frequency_.get()[j] = rope_frequency(j, dim, base);
     for (int64_t i = 0; i < kSteps; ++i)
       fast_sines(static_cast<double>(i), frequency_.get(), stride_, step(i), step(i) + stride_);
   }

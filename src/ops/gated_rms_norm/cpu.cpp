@@ -1,6 +1,6 @@
 #include "ops/gated_rms_norm/cpu.h"
 
-#include "ops/common/rows.h"
+#include "ops/common/groups.h"
 
 namespace oryx::ops::ORYX_ISA {
 
@@ -13,19 +13,22 @@ template <typename T>
 void gated_rms_norm_forward(const GatedRmsNormArgs<T>& args) {
   using A = Arithmetic<T>;
   const int64_t width = args.width;
+  const Workspace<A> weight(round_up(width, kGroup<T>));
+  place_row<T>(args.weight, width, weight.get());
   parallel_for(args.rows, row_grain(width), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T *x = args.x + row * width, *gate = args.gate + row * width;
       T* y = args.y + row * width;
-      Vec<A> squares{};
-      for_vectors<A>(width, [&](int64_t i, auto size) {
-        const Vec<A> v = get(x + i, size);
+      Group<T> squares{};
+      for_groups<T>(width, [&](int64_t i, auto size) {
+        prefetch(x + i), prefetch(gate + i);
+        const Group<T> v = read(x + i, size);
         squares += v * v;
       });
-      const A r = inverse_rms(vsum<A>(squares), width, args.eps);
-      for_vectors<A>(width, [&](int64_t i, auto size) {
-        const Vec<A> g = get(gate + i, size);
-        put(y + i, get(x + i, size) * r * get(args.weight + i, size) * (g * sigmoid(g)), size);
+      const A r = inverse_rms(group_sum<T>(squares), width, args.eps);
+      for_groups<T>(width, [&](int64_t i, auto size) {
+        const Group<T> g = read(gate + i, size);
+        write(y + i, read(x + i, size) * r * read_placed<T>(weight.get() + i) * (g * sigmoid(g)), size);
       });
     }
   });
@@ -36,37 +39,42 @@ void gated_rms_norm_forward(const GatedRmsNormArgs<T>& args) {
 //     grad_weight = sum over rows of r x * grad_y * silu(gate).
 // The first sweep over a row takes every exp and keeps what the second scales by r.
 template <typename T>
-static void backward_rows(const GatedRmsNormArgs<T>& args, int64_t begin, int64_t end, Arithmetic<T>* sums) {
+static void backward_rows(const GatedRmsNormArgs<T>& args, int64_t begin, int64_t end, const Arithmetic<T>* weight,
+                          Arithmetic<T>* sums) {
   using A = Arithmetic<T>;
-  const int64_t width = args.width, stride = padded<A>(width);
+  const int64_t width = args.width, stride = round_up(width, kGroup<T>);
   const Workspace<A> space(3 * stride);
   A *h = space.get(), *for_gate = h + stride, *for_weight = for_gate + stride;
   for (int64_t row = begin; row < end; ++row) {
     const T *x = args.x + row * width, *gate = args.gate + row * width, *grad_y = args.grad_y + row * width;
-    Vec<A> squares{}, products{};
-    for_vectors<A>(width, [&](int64_t i, auto size) {
-      const Vec<A> v = get(x + i, size), g = get(gate + i, size), w = get(args.weight + i, size);
-      const Vec<A> s = sigmoid(g), dy = get(grad_y + i, size);
-      const Vec<A> unweighted = dy * g * s, weighted = unweighted * w;
+    Group<T> squares{}, products{};
+    for_groups<T>(width, [&](int64_t i, auto size) {
+      prefetch(x + i), prefetch(gate + i), prefetch(grad_y + i);
+      const Group<T> v = read(x + i, size), g = read(gate + i, size), w = read_placed<T>(weight + i);
+      const Group<T> s = sigmoid(g), dy = read(grad_y + i, size);
+      const Group<T> unweighted = dy * g * s, weighted = unweighted * w;
       squares += v * v;
       products += v * weighted;
-      vstore(h + i, weighted);
-      vstore(for_gate + i, v * dy * w * silu_slope(g, s));
-      vstore(for_weight + i, v * unweighted);
+      write_placed<T>(h + i, weighted);
+      write_placed<T>(for_gate + i, v * dy * w * silu_slope(g, s));
+      write_placed<T>(for_weight + i, v * unweighted);
     });
-    const A r = inverse_rms(vsum<A>(squares), width, args.eps);
+    const A r = inverse_rms(group_sum<T>(squares), width, args.eps);
     if (args.grad_x) {
       T* grad_x = args.grad_x + row * width;
-      const A along = vsum<A>(products) / static_cast<A>(width) * r * r * r;
-      for_vectors<A>(width,
-                     [&](int64_t i, auto size) { put(grad_x + i, vload(h + i) * r - get(x + i, size) * along, size); });
+      const A along = group_sum<T>(products) / static_cast<A>(width) * r * r * r;
+      for_groups<T>(width, [&](int64_t i, auto size) {
+        write(grad_x + i, read_placed<T>(h + i) * r - read(x + i, size) * along, size);
+      });
     }
     if (args.grad_gate) {
       T* grad_gate = args.grad_gate + row * width;
-      for_vectors<A>(width, [&](int64_t i, auto size) { put(grad_gate + i, vload(for_gate + i) * r, size); });
+      for_groups<T>(width, [&](int64_t i, auto size) { write(grad_gate + i, read_placed<T>(for_gate + i) * r, size); });
     }
     if (sums) {
-      for_vectors<A>(width, [&](int64_t i, auto) { vstore(sums + i, vload(sums + i) + vload(for_weight + i) * r); });
+      for_groups<T>(width, [&](int64_t i, auto) {
+        write_placed<T>(sums + i, read_placed<T>(sums + i) + read_placed<T>(for_weight + i) * r);
+      });
     }
   }
 }
@@ -74,8 +82,13 @@ static void backward_rows(const GatedRmsNormArgs<T>& args, int64_t begin, int64_
 template <typename T>
 void gated_rms_norm_backward(const GatedRmsNormArgs<T>& args) {
   using A = Arithmetic<T>;
-  sum_over_rows(args.rows, args.width, A(1), args.grad_weight,
-                [&](int64_t begin, int64_t end, A* sums) { backward_rows(args, begin, end, sums); });
+  const int64_t stride = round_up(args.width, kGroup<T>);
+  const Workspace<A> weight(stride), sum(stride);
+  place_row<T>(args.weight, args.width, weight.get());
+  sum_over_rows(args.rows, stride, A(1), args.grad_weight ? sum.get() : nullptr,
+                [&](int64_t begin, int64_t end, A* sums) { backward_rows(args, begin, end, weight.get(), sums); });
+  if (!args.grad_weight) return;
+  for (int64_t i = 0; i < args.width; ++i) args.grad_weight[i] = sum.get()[place<T>(i)];
 }
 
 #define ORYX_INSTANTIATE(T)                                            \

@@ -76,6 +76,29 @@ struct Problem {
   }
 };
 
+// Memory for one matrix after the other: taken from the allocator each time, they would leave holes of other sizes.
+class Scratch {
+ public:
+  Scratch(int64_t size, const at::TensorOptions& options) : flat_(at::empty({size}, options)) {}
+  Tensor matrix(int64_t rows, int64_t columns) const { return flat_.slice(0, 0, rows * columns).view({rows, columns}); }
+  // a b
+  Tensor product(const Tensor& a, const Tensor& b) const {
+    Tensor out = matrix(a.size(0), b.size(1));
+    return at::mm_out(out, a, b);
+  }
+
+ private:
+  Tensor flat_;
+};
+
+// x [N, D] in the narrower type of `options`, in the memory that x had: both at once would be the peak of it all. A
+// block is copied out first, and what it becomes ends before the next one begins.
+Tensor rounded_in_place(const Problem& p, const Tensor& x, const at::TensorOptions& options) {
+  const Tensor narrow = at::empty({0}, options).set_(x.storage(), 0, x.sizes(), x.strides());
+  p.for_tokens([&](auto&& rows) { rows(narrow).copy_(rows(x).to(narrow.scalar_type())); });
+  return narrow;
+}
+
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& weight, const Tensor& targets,
                         int64_t ignore_index, int64_t kernels_address) {
@@ -83,9 +106,10 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const Problem p(h, weight, targets, ignore_index);
     // Finite, so that no difference of infinities arises.
     const Tensor maximum = p.vector(std::numeric_limits<float>::lowest()), sum = p.vector(0), target = p.vector(0);
+    const Scratch space(p.tokens * p.words, p.h.options());
     p.for_words([&](int64_t first, const Tensor& words) {
       p.for_tokens([&](auto&& rows) {
-        const Tensor logits = at::mm(rows(p.h), words.t());
+        const Tensor logits = space.product(rows(p.h), words.t());
         kernels.reduce(logits, rows(p.targets), first, rows(maximum), rows(sum), rows(target));
       });
     });
@@ -108,20 +132,24 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     Tensor grad_h, grad_weight;
     if (ctx->needs_input_grad(0)) grad_h = at::zeros(p.h.sizes(), p.h.options().dtype(p.acc));
     if (ctx->needs_input_grad(1)) grad_weight = at::zeros(weight.sizes(), weight.options());
+    const int64_t width = h.size(1);
+    const Scratch space(p.tokens * p.words, h.options());
+    const Scratch product_space(exact ? 0 : std::max(p.tokens, p.words) * width, h.options());
+    const Scratch words_space(exact ? 0 : p.words * width, lse.options());
+    const auto add_product = [&](const Tensor& to, const Tensor& a, const Tensor& b) {
+      if (exact)
+        to.addmm_(a, b);
+      else
+        kernels.add(to, product_space.product(a, b));
+    };
     p.for_words([&](int64_t first, const Tensor& words) {
       Tensor grad_words;
       if (grad_weight.defined()) {
         grad_words = grad_weight.slice(0, first, first + p.words);
-        if (!exact) grad_words = at::zeros(grad_words.sizes(), lse.options());
+        if (!exact) grad_words = words_space.matrix(words.size(0), width).zero_();
       }
-      const auto add_product = [&](const Tensor& to, const Tensor& a, const Tensor& b) {
-        if (exact)
-          to.addmm_(a, b);
-        else
-          to.add_(at::mm(a, b));
-      };
       p.for_tokens([&](auto&& rows) {
-        const Tensor logits = at::mm(rows(p.h), words.t());
+        const Tensor logits = space.product(rows(p.h), words.t());
         kernels.gradient(logits, rows(p.targets), first, rows(lse), rows(upstream));
         if (grad_h.defined()) add_product(rows(grad_h), logits, words);
         if (grad_words.defined()) add_product(grad_words, logits.t(), rows(p.h));
@@ -129,7 +157,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
       if (grad_words.defined() && !exact) grad_weight.slice(0, first, first + p.words).copy_(grad_words);
     });
     if (grad_h.defined()) {
-      grad_h = grad_h.to(h.scalar_type());
+      if (!exact) grad_h = rounded_in_place(p, grad_h, h.options());
       if (p.kept.defined()) grad_h = at::zeros(h.sizes(), h.options()).index_copy_(0, p.kept, grad_h);
     }
     return {grad_h, grad_weight, Tensor(), Tensor(), Tensor()};
@@ -162,7 +190,11 @@ void gradient_aten(const Tensor& logits, const Tensor& targets, int64_t first, c
   logits.copy_(p.mul_(grad.unsqueeze(1)));
 }
 
-constexpr LogitKernels kAtenLogitKernels{reduce_aten, gradient_aten};
+void add_aten(const Tensor& to, const Tensor& product) {
+  to.add_(product);
+}
+
+constexpr LogitKernels kAtenLogitKernels{reduce_aten, gradient_aten, add_aten};
 
 }  // namespace
 

@@ -14,6 +14,8 @@ struct LogitKernels {
   // Replaces the logits with grad * (exp(logit - lse) - onehot(target)); grad and lse are [n].
   void (*gradient)(const at::Tensor& logits, const at::Tensor& targets, int64_t first, const at::Tensor& lse,
                    const at::Tensor& grad);
+  // Adds a product in the storage type to a contiguous sum in the accumulation type.
+  void (*add)(const at::Tensor& to, const at::Tensor& product);
 };
 
 // linear_cross_entropy with autograd, by blocks.

@@ -69,9 +69,22 @@ void cross_entropy_gradient(int64_t n, int64_t width, void* logits, const int64_
   });
 }
 
-#define ORYX_INSTANTIATE(T)                                                                                           \
-  template void cross_entropy_reduce<T>(int64_t, int64_t, const void*, const int64_t*, int64_t, void*, void*, void*); \
-  template void cross_entropy_gradient<T>(int64_t, int64_t, void*, const int64_t*, int64_t, const void*, const void*);
+template <typename T>
+void cross_entropy_add(int64_t n, Arithmetic<T>* to, const T* product) {
+  using A = Arithmetic<T>;
+  constexpr int64_t kPiece = 4096;
+  parallel_for((n + kPiece - 1) / kPiece, 4, [&](int64_t begin, int64_t end) {
+    for_vectors<A>((end * kPiece < n ? end * kPiece : n) - begin * kPiece, [&](int64_t j, auto size) {
+      const int64_t i = begin * kPiece + j;
+      put(to + i, Vec<A>(get(to + i, size) + get(product + i, size)), size);
+    });
+  });
+}
+
+#define ORYX_INSTANTIATE(T)                                                                                            \
+  template void cross_entropy_reduce<T>(int64_t, int64_t, const void*, const int64_t*, int64_t, void*, void*, void*);  \
+  template void cross_entropy_gradient<T>(int64_t, int64_t, void*, const int64_t*, int64_t, const void*, const void*); \
+  template void cross_entropy_add<T>(int64_t, Arithmetic<T>*, const T*);
 ORYX_INSTANTIATE(float)
 ORYX_INSTANTIATE(double)
 ORYX_INSTANTIATE(Bf16)

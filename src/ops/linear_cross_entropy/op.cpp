@@ -29,7 +29,14 @@ void gradient_cpu(const Tensor& logits, const Tensor& targets, int64_t first, co
   });
 }
 
-constexpr LogitKernels kCpuLogitKernels{reduce_cpu, gradient_cpu};
+void add_cpu(const Tensor& to, const Tensor& product) {
+  with_storage(product.scalar_type(), [&]<typename T>() {
+    ORYX_KERNEL(cross_entropy_add<T>)
+    (to.numel(), mutable_pointer<Arithmetic<T>>(to), pointer<T>(product));
+  });
+}
+
+constexpr LogitKernels kCpuLogitKernels{reduce_cpu, gradient_cpu, add_cpu};
 
 Tensor linear_cross_entropy_cpu(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
   return blocked_linear_cross_entropy(kCpuLogitKernels, h, weight, targets, ignore_index);

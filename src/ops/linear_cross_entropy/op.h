@@ -15,9 +15,9 @@ namespace oryx::ops {
 //   targets [N]               int64, in [0, V) or ignore_index
 // Returns loss [N], float32 (float64 for float64 inputs). Logits are a matrix product in the inputs' dtype; all after
 // it is float32 (float64). Gradients for h and weight for any gradient of the loss; no second derivatives. Beside
-// inputs, outputs and gradients it takes a few blocks of 2^20 logits, and [N, D] in float32 for bfloat16 inputs (or
-// where tokens are ignored: those are left out of all products). Throws c10::Error naming the argument when a shape,
-// dtype, device or target is not as above.
+// inputs, outputs and gradients it takes a few blocks of 2^20 logits, and another [N, D] where tokens are ignored:
+// those are left out of all products. With bfloat16 inputs h's gradient is summed in float32, and keeps that memory.
+// Throws c10::Error naming the argument when a shape, dtype, device or target is not as above.
 at::Tensor linear_cross_entropy(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
                                 int64_t ignore_index = -100);
 

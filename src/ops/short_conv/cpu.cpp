@@ -1,6 +1,6 @@
 #include "ops/short_conv/cpu.h"
 
-#include "ops/common/rows.h"
+#include "ops/common/groups.h"
 
 namespace oryx::ops::ORYX_ISA {
 
@@ -57,12 +57,12 @@ static int64_t unit_grain(int64_t elements, int64_t units) {
   return row_grain(units > 0 ? elements / units : 0);
 }
 
-// The weights as W rows of channels, padded to whole vectors with zeros.
+// The weights as W rows of channels, placed, with zeros up to whole groups.
 template <typename T, typename A = Arithmetic<T>>
 static void weight_rows(const ShortConvArgs<T>& args, int64_t stride, A* rows) {
   fill_zero(rows, args.width * stride);
   for (int64_t c = 0; c < args.channels; ++c)
-    for (int64_t j = 0; j < args.width; ++j) rows[j * stride + c] = args.weight[c * args.width + j];
+    for (int64_t j = 0; j < args.width; ++j) rows[j * stride + place<T>(c)] = args.weight[c * args.width + j];
 }
 
 // One tile of channels of one sequence: the rows of P. `FixedWidth` is W, or 0 where W is known only at run time.
@@ -107,10 +107,10 @@ class Tile {
   }
   // The convolution before its activation.
   template <typename Size>
-  Vec<A> convolve(const Window& rows, const A* weight, int64_t stride, int64_t i, Size size) const {
-    Vec<A> sum{};
+  Group<T> convolve(const Window& rows, const A* weight, int64_t stride, int64_t i, Size size) const {
+    Group<T> sum{};
     for (int64_t j = 0; j < (FixedWidth ? FixedWidth : width); ++j)
-      sum += get(rows.at[j] + i, size) * vload(weight + j * stride + i);
+      sum += read(rows.at[j] + i, size) * read_placed<T>(weight + j * stride + i);
     return sum;
   }
 
@@ -124,7 +124,7 @@ class Tile {
 template <typename T, int FixedWidth, bool Silu>
 static void forward_blocks(const ShortConvArgs<T>& args) {
   using A = Arithmetic<T>;
-  const int64_t stride = padded<A>(args.channels), tiles = (args.channels + kTile - 1) / kTile;
+  const int64_t stride = round_up(args.channels, kGroup<T>), tiles = (args.channels + kTile - 1) / kTile;
   const Workspace<A> weights(args.width * stride);
   weight_rows(args, stride, weights.get());
   const Blocks blocks(args.tokens, args.sequences, 0);
@@ -139,10 +139,11 @@ static void forward_blocks(const ShortConvArgs<T>& args) {
         const auto rows = tile.window(t);
         const A* weight = weights.get() + channel;
         T* y = args.y + tile.token_at(t);
-        for_vectors<A>(tile.channels, [&](int64_t i, auto size) {
-          Vec<A> sum = tile.convolve(rows, weight, stride, i, size);
+        for_groups<T>(tile.channels, [&](int64_t i, auto size) {
+          prefetch(rows.at[tile.history] + i);
+          Group<T> sum = tile.convolve(rows, weight, stride, i, size);
           if constexpr (Silu) sum *= sigmoid(sum);
-          put(y + i, sum, size);
+          write(y + i, sum, size);
         });
       }
     }
@@ -206,17 +207,18 @@ class Gradient {
     const A* weight = weights_ + channel;
     const int64_t stride = stride_, width = FixedWidth ? FixedWidth : tile_.width;
     const T* grad_y = args_.grad_y + tile_.token_at(t);
-    for_vectors<A>(tile_.channels, [&](int64_t i, auto size) {
-      Vec<A> grad = get(grad_y + i, size);
+    for_groups<T>(tile_.channels, [&](int64_t i, auto size) {
+      prefetch(grad_y + i), prefetch(rows.at[width - 1] + i);
+      Group<T> grad = read(grad_y + i, size);
       if constexpr (Silu) {
-        const Vec<A> sum = tile_.convolve(rows, weight, stride, i, size);
+        const Group<T> sum = tile_.convolve(rows, weight, stride, i, size);
         grad *= silu_slope(sum, sigmoid(sum));
       }
-      vstore(d + i, grad);
+      write_placed<T>(d + i, grad);
       if (!sums) return;
       for (int64_t j = 0; j < (FixedWidth ? FixedWidth : width); ++j) {
         A* to = sums + j * stride + channel + i;
-        vstore(to, vload(to) + grad * get(rows.at[j] + i, size));
+        write_placed<T>(to, read_placed<T>(to) + grad * read(rows.at[j] + i, size));
       }
     });
   }
@@ -231,19 +233,20 @@ class Gradient {
     Pointers<const A*, FixedWidth> behind(behind_.get());  // d[p - j]
     for (int64_t j = 0; j < (FixedWidth ? FixedWidth : width); ++j)
       behind.at[j] = ring_.get() + (p + width - j) % width * kTile;
-    for_vectors<A>(n, [&](int64_t i, auto) {
-      Vec<A> sum{};
+    for_groups<T>(n, [&](int64_t i, auto) {
+      Group<T> sum{};
       for (int64_t j = 0; j < (FixedWidth ? FixedWidth : width); ++j)
-        sum += vload(behind.at[j] + i) * vload(weight + j * stride + i);
-      vstore(row + i, sum);
+        sum += read_placed<T>(behind.at[j] + i) * read_placed<T>(weight + j * stride + i);
+      write_placed<T>(row + i, sum);
     });
     if (p >= tile_.length() && args_.grad_final)
-      for (int64_t c = 0; c < n; ++c) row[c] += load<A>(args_.grad_final + tile_.state_at(c, p - tile_.length()));
+      for (int64_t c = 0; c < n; ++c)
+        row[place<T>(c)] += load<A>(args_.grad_final + tile_.state_at(c, p - tile_.length()));
     if (to_state) {
-      for (int64_t c = 0; c < n; ++c) store(args_.grad_initial + tile_.state_at(c, p), row[c]);
+      for (int64_t c = 0; c < n; ++c) store(args_.grad_initial + tile_.state_at(c, p), row[place<T>(c)]);
     } else {
       T* grad_x = args_.grad_x + tile_.token_at(p - history);
-      for_vectors<A>(n, [&](int64_t i, auto size) { put(grad_x + i, vload(row + i), size); });
+      for_groups<T>(n, [&](int64_t i, auto size) { write(grad_x + i, read_placed<T>(row + i), size); });
     }
   }
 
@@ -258,7 +261,8 @@ class Gradient {
 template <typename T, int FixedWidth, bool Silu>
 static void backward_blocks(const ShortConvArgs<T>& args) {
   using A = Arithmetic<T>;
-  const int64_t width = args.width, stride = padded<A>(args.channels), tiles = (args.channels + kTile - 1) / kTile;
+  const int64_t width = args.width, stride = round_up(args.channels, kGroup<T>),
+                tiles = (args.channels + kTile - 1) / kTile;
   const Workspace<A> weights(width * stride);
   weight_rows(args, stride, weights.get());
   const Blocks blocks(args.tokens, args.sequences, width - 1);
@@ -282,7 +286,7 @@ static void backward_blocks(const ShortConvArgs<T>& args) {
   for (int64_t c = 0; c < args.channels; ++c) {
     for (int64_t j = 0; j < width; ++j) {
       A sum = 0;
-      for (int64_t group = 0; group < groups; ++group) sum += sums.get()[group * size + j * stride + c];
+      for (int64_t group = 0; group < groups; ++group) sum += sums.get()[group * size + j * stride + place<T>(c)];
       args.grad_weight[c * width + j] = sum;
     }
   }

@@ -1,6 +1,6 @@
 #include "ops/unit_norm/cpu.h"
 
-#include "ops/common/rows.h"
+#include "ops/common/groups.h"
 
 namespace oryx::ops::ORYX_ISA {
 
@@ -8,25 +8,26 @@ template <bool Silu, typename T>
 static void forward_rows(const UnitNormArgs<T>& args, int64_t begin, int64_t end) {
   using A = Arithmetic<T>;
   const int64_t width = args.width;
-  const Workspace<A> active(Silu ? width : 0);
+  const Workspace<A> active(Silu ? round_up(width, kGroup<T>) : 0);
   for (int64_t row = begin; row < end; ++row) {
     const T* x = args.x + row * width;
     T* y = args.y + row * width;
-    Vec<A> squares{};
-    for_vectors<A>(width, [&](int64_t i, auto size) {
-      Vec<A> a = get(x + i, size);
+    Group<T> squares{};
+    for_groups<T>(width, [&](int64_t i, auto size) {
+      prefetch(x + i);
+      Group<T> a = read(x + i, size);
       if constexpr (Silu) {
         a *= sigmoid(a);
-        put(active.get() + i, a, size);
+        write_placed<T>(active.get() + i, a);
       }
       squares += a * a;
     });
-    const A r = static_cast<A>(args.scale) / std::sqrt(vsum<A>(squares) + static_cast<A>(args.eps));
-    for_vectors<A>(width, [&](int64_t i, auto size) {
+    const A r = static_cast<A>(args.scale) / std::sqrt(group_sum<T>(squares) + static_cast<A>(args.eps));
+    for_groups<T>(width, [&](int64_t i, auto size) {
       if constexpr (Silu)
-        put(y + i, get(active.get() + i, size) * r, size);
+        write(y + i, read_placed<T>(active.get() + i) * r, size);
       else
-        put(y + i, get(x + i, size) * r, size);
+        write(y + i, read(x + i, size) * r, size);
     });
   }
 }
@@ -36,30 +37,31 @@ template <bool Silu, typename T>
 static void backward_rows(const UnitNormArgs<T>& args, int64_t begin, int64_t end) {
   using A = Arithmetic<T>;
   const int64_t width = args.width;
-  const Workspace<A> active(Silu ? width : 0), slope(Silu ? width : 0);
+  const Workspace<A> active(Silu ? round_up(width, kGroup<T>) : 0), slope(Silu ? round_up(width, kGroup<T>) : 0);
   for (int64_t row = begin; row < end; ++row) {
     const T *x = args.x + row * width, *grad_y = args.grad_y + row * width;
     T* grad_x = args.grad_x + row * width;
-    Vec<A> squares{}, products{};
-    for_vectors<A>(width, [&](int64_t i, auto size) {
-      Vec<A> a = get(x + i, size);
+    Group<T> squares{}, products{};
+    for_groups<T>(width, [&](int64_t i, auto size) {
+      prefetch(x + i), prefetch(grad_y + i);
+      Group<T> a = read(x + i, size);
       if constexpr (Silu) {
-        const Vec<A> s = sigmoid(a);
-        put(slope.get() + i, silu_slope(a, s), size);
+        const Group<T> s = sigmoid(a);
+        write_placed<T>(slope.get() + i, silu_slope(a, s));
         a *= s;
-        put(active.get() + i, a, size);
+        write_placed<T>(active.get() + i, a);
       }
       squares += a * a;
-      products += a * get(grad_y + i, size);
+      products += a * read(grad_y + i, size);
     });
-    const A r = 1 / std::sqrt(vsum<A>(squares) + static_cast<A>(args.eps));
-    const A across = static_cast<A>(args.scale) * r, along = across * r * r * vsum<A>(products);
-    for_vectors<A>(width, [&](int64_t i, auto size) {
-      const Vec<A> g = get(grad_y + i, size) * across;
+    const A r = 1 / std::sqrt(group_sum<T>(squares) + static_cast<A>(args.eps));
+    const A across = static_cast<A>(args.scale) * r, along = across * r * r * group_sum<T>(products);
+    for_groups<T>(width, [&](int64_t i, auto size) {
+      const Group<T> g = read(grad_y + i, size) * across;
       if constexpr (Silu)
-        put(grad_x + i, (g - get(active.get() + i, size) * along) * get(slope.get() + i, size), size);
+        write(grad_x + i, (g - read_placed<T>(active.get() + i) * along) * read_placed<T>(slope.get() + i), size);
       else
-        put(grad_x + i, g - get(x + i, size) * along, size);
+        write(grad_x + i, g - read(x + i, size) * along, size);
     });
   }
 }
