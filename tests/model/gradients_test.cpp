@@ -12,6 +12,7 @@
 
 #include "model/naive_model.h"
 #include "model/random_case.h"
+#include "model/recompute.h"
 
 namespace oryx {
 namespace {
@@ -171,6 +172,23 @@ TEST(Gradients, ReachWhatTheScheduleReads) {
       }
     }
   });
+}
+
+TEST(Gradients, ComputingLayersAgainGivesTheSameBits) {
+  Random random{seed(), 31};
+  for (const Kind kind : {Kind::oryx_gdn, Kind::oryx_mamba2, Kind::transformer}) {
+    const ModelConfig config = random_config(random, kind);
+    LanguageModel model = LanguageModel::random(config, 5);
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      model.set_compute_type(type);
+      const Problem p = random_problem(random, config, 3, 40);
+      const auto kept = gradients(model, p, 0, 3);
+      const RecomputeGuard again;
+      const auto recomputed = gradients(model, p, 0, 3);
+      for (size_t i = 0; i < kept.size(); ++i)
+        EXPECT_TRUE(at::equal(kept[i], recomputed[i])) << model.weights()[i].first;
+    }
+  }
 }
 
 }  // namespace
