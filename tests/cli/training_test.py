@@ -13,15 +13,15 @@ LONG = RECALL.replace("tokens = 2048", "tokens = 200_000_000") + "checkpoint_eve
 MEMORY = """
 [model]
 preset = "oryx-gdn-10m"
-num_hidden_layers = 4
+num_hidden_layers = 3
 [data]
 task = "recall"
 pairs = 32
 length = 256
 vocab = 4096
 [train]
-tokens = 8192
-batch_tokens = 4096
+tokens = 4096
+batch_tokens = 2048
 eval_tokens = 256
 """
 
@@ -112,7 +112,7 @@ class Training(OryxCase):
     def test_predicted_memory(self):
         """`info --train` against what a run occupies."""
         recipe = self.write("memory.toml", MEMORY)
-        for settings in ([], ["train.recompute=true", "train.optimizer=muon"], ["train.micro_batch_tokens=1024", "train.precision=bf16"]):
+        for settings in ([], ["train.recompute=true", "train.optimizer=muon"], ["train.micro_batch_tokens=512", "train.precision=bf16"]):
             with self.subTest(settings=settings):
                 options = [x for setting in settings for x in ("--set", setting)]
                 predicted = self.ok_json("info", "--train", recipe, *options)["train"]
