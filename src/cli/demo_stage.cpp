@@ -33,8 +33,8 @@ void save(const fs::path& path, const Json& json) {
 
 // Removes what training wrote, and nothing else that may lie there.
 void clear_run(const fs::path& run) {
-  for (const char* name : {"checkpoints", "model", "metrics.jsonl", "tensorboard", "recipe.json", "tokenizer.model",
-                           "evaluations.json", kMarker})
+  for (const char* name : {"checkpoints", "model", "metrics.jsonl", "tensorboard", "recipe.json", "lock",
+                           "tokenizer.model", "evaluations.json", kMarker})
     fs::remove_all(run / name);
 }
 

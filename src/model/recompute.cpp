@@ -52,11 +52,8 @@ bool RecomputeGuard::on() {
 }
 
 at::Tensor recomputed_layer(std::shared_ptr<const RecomputedRun> run, int64_t layer, const at::Tensor& x) {
-  at::Tensor y;
-  {
-    const c10::NoGradGuard no_gradients;
-    y = Block(run->model, layer).forward(x, run->layout, {});
-  }
+  // With gradients, though they are dropped: without, some operations go another way, which rounds otherwise.
+  const at::Tensor y = Block(run->model, layer).forward(x.detach().requires_grad_(true), run->layout, {}).detach();
   autograd::set_history(y, std::make_shared<LayerAgain>(std::move(run), layer, x));
   return y;
 }

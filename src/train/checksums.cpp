@@ -56,7 +56,7 @@ std::optional<std::string> find_damage(const fs::path& directory) {
     Fields files(json, where);
     for (const auto& [name, value] : json.items()) {
       require(fs::path(name).filename() == name, "{}: '{}' is not the name of a file", where, name);
-      Fields expected(value, where + ": '" + name + "'");
+      Fields expected(value, fmt::format("{}: '{}'", where, name));
       const int64_t bytes = expected.integer("bytes"), crc = expected.integer("crc32c");
       const Sum sum = sum_of(directory / name);
       if (sum.bytes != bytes) return fmt::format("{} has {} bytes of {}", name, sum.bytes, bytes);

@@ -38,7 +38,7 @@ void MetricsLog::write(const Json& line) {
       scalars.emplace_back("train/" + key, value.get<double>());
     if (!value.is_object()) continue;
     for (const auto& [name, number] : value.items())
-      if (number.is_number()) scalars.emplace_back(key + "/" + name, number.get<double>());
+      if (number.is_number()) scalars.emplace_back(fmt::format("{}/{}", key, name), number.get<double>());
   }
   if (!events_) events_.emplace(run_ / "tensorboard", last_step_ + 1);
   events_->scalars(line.at("step").get<int64_t>(), scalars);

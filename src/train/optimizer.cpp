@@ -19,11 +19,11 @@ namespace oryx {
 Optimizer::Optimizer(const LanguageModel& model, OptimizerOptions options) : options_(options) {
   const auto specs = weight_specs(model.config());
   for (size_t i = 0; i < specs.size(); ++i) {
-    const auto& [name, weight] = model.weights()[i];
+    const at::Tensor& weight = model.weights()[i].second;
     const auto zeros = [&] { return at::zeros_like(weight).detach(); };
     // Decay goes with being a matrix; an untied head is one too, but its rows are looked up like the embedding's.
     const bool muon = options.muon && specs[i].decay && specs[i].use != WeightSpec::Use::embedding;
-    parameters_.push_back({name, weight, specs[i].decay, muon, zeros(), muon ? at::Tensor() : zeros(),
+    parameters_.push_back({specs[i].name, weight, specs[i].decay, muon, zeros(), muon ? at::Tensor() : zeros(),
                            muon ? at::Tensor() : at::zeros({}, weight.options().requires_grad(false))});
   }
 }

@@ -121,10 +121,15 @@ StepMemory predict_step_memory(const Recipe& recipe, at::Device device) {
 
   const int64_t layers = recipe.model.num_hidden_layers;
   const bool parts = t.batch_tokens > t.micro_batch_tokens;
+  const int64_t before = resident_memory();
   reset_peak_resident_memory();
   Measured all = measure_at(recipe, std::min<int64_t>(layers, 2), device);
-  // Libraries, their buffers and what allocation wastes: with a larger step hardly more of them.
-  if (device.is_cpu()) out.program = std::max<int64_t>(0, peak_resident_memory() - static_cast<int64_t>(all.all));
+  if (device.is_cpu()) {
+    // The libraries' buffers and what allocation wastes grow with the tokens.
+    const auto beside = static_cast<double>(peak_resident_memory() - before) - all.all;
+    const double growth = static_cast<double>(t.micro_batch_tokens) / static_cast<double>(kMostTokens);
+    out.program = before + static_cast<int64_t>(std::max(0.0, beside) * std::max(1.0, growth));
+  }
   if (layers > 2) {
     const double kept = all.kept - measure_at(recipe, 1, device).kept;  // by a layer
     // The peak of the backward pass lies at its beginning or at its end, where all gradients are.

@@ -93,7 +93,7 @@ class Trainer {
       if (last || (t.eval_every > 0 && state_.step % t.eval_every == 0)) best = validate() && t.checkpoint_every > 0;
       const int signal = StopSignal::received();
       // Weights that give no finite loss are not worth the place of better ones.
-      const bool due = guard_.in_a_row() == 0 && (checkpoint_due(state_.step, t.checkpoint_every) || best);
+      const bool due = best || (guard_.in_a_row() == 0 && checkpoint_due(state_.step, t.checkpoint_every));
       if (signal != 0 || last || due) save_checkpoint();
       if (t.checkpoint_every == 1) checkpoints_.wait();  // nothing lies between two checkpoints
       if (signal != 0 && !last) {
@@ -165,7 +165,7 @@ class Trainer {
       validation_note_ += fmt::format(" {} {:.4f}", mode, loss.get<double>());
       mean += loss.get<double>() / static_cast<double>(losses.size());
     }
-    if (!std::isfinite(mean) || (state_.best_loss && mean >= *state_.best_loss)) return false;
+    if (!std::isfinite(mean) || guard_.in_a_row() > 0 || (state_.best_loss && mean >= *state_.best_loss)) return false;
     state_.best_loss = mean, state_.best_step = state_.step;
     return true;
   }
