@@ -54,7 +54,8 @@ FileWriter::~FileWriter() {
 void FileWriter::write(const void* data, size_t bytes) {
   require(file_ != nullptr, "cannot write {}: it is closed", path_.string());
   if (bytes == 0) return;
-  require(std::fwrite(data, 1, bytes, file_) == bytes, "cannot write {}: {}", path_.string(), reason(errno));
+  const bool written = std::fwrite(data, 1, bytes, file_) == bytes;  // before errno is read
+  require(written, "cannot write {}: {}", path_.string(), reason(errno));
 }
 
 void FileWriter::close() {

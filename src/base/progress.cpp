@@ -64,6 +64,10 @@ Progress::~Progress() {
   if (!finished_ && terminal_ && !quiet) print("\n");
 }
 
+void Progress::say(const std::string& line) {
+  if (!quiet) print((isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "") + line + "\n");
+}
+
 void Progress::set_quiet(bool value) {
   quiet = value;
 }

@@ -17,6 +17,8 @@ class Progress {
   ~Progress();  // ends the line if finish() was not reached
   void update(int64_t done, const std::string& note = "");
   void finish(const std::string& note = "");
+  // A line of its own on standard error, above the line that some Progress may be drawing.
+  static void say(const std::string& line);
   static void set_quiet(bool quiet);  // no output at all
 
  private:

@@ -33,8 +33,8 @@ void save(const fs::path& path, const Json& json) {
 
 // Removes what training wrote, and nothing else that may lie there.
 void clear_run(const fs::path& run) {
-  for (const char* name :
-       {"checkpoints", "model", "metrics.jsonl", "recipe.json", "tokenizer.model", "evaluations.json", kMarker})
+  for (const char* name : {"checkpoints", "model", "metrics.jsonl", "tensorboard", "recipe.json", "lock",
+                           "tokenizer.model", "evaluations.json", kMarker})
     fs::remove_all(run / name);
 }
 
@@ -52,6 +52,7 @@ Json read_metrics(const fs::path& run) {
       validation.push_back(point);
       continue;
     }
+    if (!entry.contains("loss")) continue;  // a skipped step or an outlier
     loss.push_back({{"tokens", at}, {"loss", entry.at("loss")}});
     seconds += static_cast<double>(at - tokens) / entry.at("tokens_per_s").get<double>();
     tokens = at, steps = entry.at("step");

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "cli/info_train.h"
 #include "cli/options.h"
 
 namespace oryx::cli {
@@ -61,15 +62,35 @@ void print_text(const ModelConfig& config) {
 }  // namespace
 
 void add_info(CLI::App& app, Common& common) {
-  auto name = std::make_shared<std::string>();
+  struct Options {
+    std::string name, recipe;
+    std::vector<std::string> set;
+  };
+  auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("info", "Parameters, tie ratio, flops and cache sizes of a preset or model");
-  command->add_option("MODEL", *name, "A preset or a model directory")->required();
-  command->callback([name, &common] {
-    const ModelConfig config = find_config(*name);
-    if (common.json)
-      Common::print(to_json(config));
-    else
-      print_text(config);
+  command->add_option("MODEL", options->name, "A preset or a model directory; left out with --train");
+  command->add_option("--train", options->recipe, "A recipe: its model, and the memory that a step of training takes");
+  command->add_option("--set", options->set, "Replace a key of the recipe: table.key=value");
+  command->callback([options, &common] {
+    require(options->name.empty() != options->recipe.empty(), "info wants either MODEL or --train RECIPE");
+    require(!options->recipe.empty() || options->set.empty(), "--set goes with --train RECIPE");
+    if (options->recipe.empty()) {
+      const ModelConfig config = find_config(options->name);
+      if (common.json)
+        Common::print(to_json(config));
+      else
+        print_text(config);
+      return;
+    }
+    const TrainInfo info = train_info(options->recipe, options->set, common.torch_device());
+    if (common.json) {
+      Json json = to_json(info.model);
+      json["train"] = info.to_json();
+      Common::print(json);
+    } else {
+      print_text(info.model);
+      info.print();
+    }
   });
 }
 

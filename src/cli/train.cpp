@@ -9,6 +9,10 @@
 
 namespace oryx::cli {
 
+static void print_recipe(const Json& recipe) {
+  std::fprintf(stderr, "%s\n", to_toml(recipe).c_str());
+}
+
 void add_train(CLI::App& app, Common& common) {
   struct Options {
     std::string recipe, out;
@@ -27,11 +31,13 @@ void add_train(CLI::App& app, Common& common) {
     for (const std::string& assignment : options->set) apply_override(json, assignment);
     const Recipe recipe = Recipe::from_json(json, options->recipe, path.parent_path());
     const std::filesystem::path out = options->out.empty() ? "out" / path.stem() : std::filesystem::path(options->out);
-    const TrainResult result = train(recipe, {out, options->resume, common.torch_device()});
+    const TrainResult result = train(recipe, {out, options->resume, common.torch_device(), print_recipe});
     if (common.json)
       Common::print({{"steps", result.steps},
                      {"tokens", result.tokens},
                      {"loss", std::isfinite(result.loss) ? Json(result.loss) : Json()},
+                     {"skipped", result.skipped},
+                     {"step_peak_bytes", result.step_peak_bytes},
                      {"seconds", result.seconds},
                      {"finished", result.stopped_by == 0},
                      {"model", (out / "model").string()}});

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "model/block.h"
+#include "model/recompute.h"
 #include "ops/common/packing.h"
 #include "ops/linear_cross_entropy/op.h"
 #include "ops/rms_norm/op.h"
@@ -45,6 +46,13 @@ void LanguageModel::to_double() {
 
 void LanguageModel::require_gradients(bool on) {
   for (auto& [name, w] : weights_) w.requires_grad_(on);
+}
+
+LanguageModel LanguageModel::snapshot() const {
+  LanguageModel copy = *this;
+  for (auto& [name, w] : copy.weights_)
+    w = w.detach().to(at::kCPU, w.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  return copy;
 }
 
 void LanguageModel::check_caches(const SequenceLayout& layout, std::span<Cache* const> caches) const {
@@ -93,8 +101,11 @@ at::Tensor LanguageModel::hidden(const at::Tensor& tokens, const SequenceLayout&
     return at::empty({0, config_.hidden_size}, weights_.front().second.options().dtype(compute_).requires_grad(false));
   const auto residual = ops::accumulate_type(compute_);
   at::Tensor x = at::embedding(weight("model.embed_tokens.weight"), tokens).to(residual);
+  std::shared_ptr<const RecomputedRun> again;
+  if (RecomputeGuard::on() && x.requires_grad() && caches.empty())
+    again = std::make_shared<const RecomputedRun>(RecomputedRun{*this, layout});
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
-    x = Block(*this, layer).forward(x, layout, caches);
+    x = again ? recomputed_layer(again, layer, x) : Block(*this, layer).forward(x, layout, caches);
   for (size_t b = 0; b < caches.size(); ++b) caches[b]->commit(layout.sequences()[b].schedule.length());
   return ops::rms_norm(x, weight("model.norm.weight"), config_.rms_norm_eps, 1.0, compute_);
 }

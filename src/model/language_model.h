@@ -41,6 +41,9 @@ class LanguageModel {
   void to_double();  // weights and arithmetic in float64, for tests
   void require_gradients(bool on);
 
+  // A copy on the CPU that shares nothing with this one.
+  LanguageModel snapshot() const;
+
   // In the order of weight_specs(config()).
   const std::vector<std::pair<std::string, at::Tensor>>& weights() const { return weights_; }
   const at::Tensor& weight(const std::string& name) const;

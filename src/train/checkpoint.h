@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <future>
 #include <optional>
 
 #include "base/json.h"
@@ -10,24 +12,49 @@
 
 namespace oryx {
 
-// A checkpoint is a directory DIR/checkpoints/step-00001000 that appears whole or not at all: the model (a model
-// directory, float32), optimizer.safetensors, and trainer.json with step, tokens and the resolved recipe. Everything
-// random in training is a function of (seed, step), so no generator's state is kept.
+// A checkpoint is a directory DIR/checkpoints/step-000001000 that appears whole or not at all: the model (a model
+// directory, float32), optimizer.safetensors, trainer.json, and checksums.json over all of them. Everything random in
+// training is a function of (seed, step), so no generator's state is kept.
 struct TrainerState {
   int64_t step = 0, tokens = 0;
-  Json recipe;
+  Json recipe;                      // resolved
+  Json guard;                       // StepGuard::state
+  std::optional<double> best_loss;  // lowest mean validation loss so far, and its step
+  int64_t best_step = 0;
 };
 
-void save_checkpoint(const std::filesystem::path& run, const LanguageModel& model, const AdamW& optimizer,
-                     const TrainerState& state, int64_t keep);  // removes all but the newest `keep`
+// Writes checkpoints while training goes on. Of those in DIR the newest `keep` stay, and the one of the best validation
+// loss, to which checkpoints/best is a link.
+class CheckpointWriter {
+ public:
+  CheckpointWriter(std::filesystem::path run, int64_t keep);
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+  ~CheckpointWriter();  // waits
 
-// The newest checkpoint of a run, if any.
+  // Returns when the model and the optimizer's state are copied; first waits for an earlier checkpoint that is still
+  // being written. `extras` puts further files into the directory. Throws what went wrong with the earlier one.
+  void save(const LanguageModel& model, const Optimizer& optimizer, TrainerState state,
+            std::function<void(const std::filesystem::path&)> extras);
+  void check();  // throws what went wrong, if a write has ended badly
+  void wait();   // for the last one; throws what went wrong
+
+ private:
+  std::filesystem::path run_;
+  int64_t keep_;
+  std::future<void> writing_;
+};
+
+// The newest checkpoint of a run, if any, whole or not.
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& run);
 
-// Loads weights and moments in place. InputError when the checkpoint is damaged or of another model.
-TrainerState load_checkpoint(const std::filesystem::path& checkpoint, LanguageModel& model, AdamW& optimizer);
+// Removes what a killed process had begun to write. Nobody else may be writing (RunLock).
+void remove_unfinished(const std::filesystem::path& run);
 
-// InputError naming the first key in which two resolved recipes differ, how often to log, evaluate and save aside.
-void check_same_recipe(const Json& before, const Json& now, const std::filesystem::path& checkpoint);
+// Loads weights and moments of the newest whole checkpoint in place; absent when the run has none. Damaged newer ones
+// are named on standard error and put aside as damaged-step-*. InputError when all are damaged, or when the recipe is
+// not the one that the run began with.
+std::optional<TrainerState> load_newest_checkpoint(const std::filesystem::path& run, const Json& recipe,
+                                                   LanguageModel& model, Optimizer& optimizer);
 
 }  // namespace oryx

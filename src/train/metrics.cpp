@@ -9,18 +9,19 @@
 
 namespace oryx {
 
-MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step) : path_(path) {
+MetricsLog::MetricsLog(const std::filesystem::path& run, int64_t last_step)
+    : run_(run), path_(run / "metrics.jsonl"), last_step_(last_step) {
   std::string kept;
-  if (std::filesystem::exists(path)) {
-    std::istringstream lines(read_text_file(path));
+  if (std::filesystem::exists(path_)) {
+    std::istringstream lines(read_text_file(path_));
     for (std::string line; std::getline(lines, line);) {
       const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
       if (json.is_object() && json.value("step", int64_t{0}) <= last_step) kept += line + "\n";
     }
   }
-  write_file_atomically(path, kept);
-  file_ = std::fopen(path.c_str(), "a");
-  require(file_ != nullptr, "{}: cannot be written: {}", path.string(), std::strerror(errno));
+  write_file_atomically(path_, kept);
+  file_ = std::fopen(path_.c_str(), "a");
+  require(file_ != nullptr, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
 }
 
 MetricsLog::~MetricsLog() {
@@ -29,8 +30,18 @@ MetricsLog::~MetricsLog() {
 
 void MetricsLog::write(const Json& line) {
   const std::string text = line.dump() + "\n";
-  require(std::fwrite(text.data(), 1, text.size(), file_) == text.size() && std::fflush(file_) == 0,
-          "{}: cannot be written: {}", path_.string(), std::strerror(errno));
+  const bool written = std::fwrite(text.data(), 1, text.size(), file_) == text.size() && std::fflush(file_) == 0;
+  require(written, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
+  std::vector<std::pair<std::string, double>> scalars;
+  for (const auto& [key, value] : line.items()) {
+    if (value.is_number() && key != "step" && key != "tokens")
+      scalars.emplace_back("train/" + key, value.get<double>());
+    if (!value.is_object()) continue;
+    for (const auto& [name, number] : value.items())
+      if (number.is_number()) scalars.emplace_back(fmt::format("{}/{}", key, name), number.get<double>());
+  }
+  if (!events_) events_.emplace(run_ / "tensorboard", last_step_ + 1);
+  events_->scalars(line.at("step").get<int64_t>(), scalars);
 }
 
 }  // namespace oryx

@@ -10,33 +10,39 @@
 
 namespace oryx {
 
-struct AdamWOptions {
+struct OptimizerOptions {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
+  bool muon = false;  // for the layers' matrices
+  double momentum = 0.95;
 };
 
-// AdamW (Loshchilov and Hutter, arXiv 1711.05101) over a model's float32 weights. Weight decay applies to matrices
+// AdamW (Loshchilov and Hutter, arXiv 1711.05101) over a model's float32 weights, or Muon (train/muon.h) for the
+// matrices of its layers and AdamW for the rest (embedding, head, norms, ...). Weight decay applies to matrices
 // only: not to norms, A_log, dt_bias, D, scales, convolutions or the embedding (WeightSpec::decay).
-class AdamW {
+class Optimizer {
  public:
-  AdamW(const LanguageModel& model, AdamWOptions options);
+  Optimizer(const LanguageModel& model, OptimizerOptions options);
 
   // One update with the gradients that the weights hold; a weight without one is left alone.
   void step(double lr);
   void zero_grad();
-  // The gradients' common 2-norm before scaling them down to at most `max_norm` (0: never).
+  // The gradients' common 2-norm before scaling them down to at most `max_norm` (0: never). Not finite when some
+  // gradient is not; they are then left as they are.
   double clip_gradients(double max_norm);
 
-  // First and second moments by weight name, and the count of updates, for checkpoints.
+  // Moments by weight name, and the count of updates, for checkpoints: AdamW's .exp_avg, .exp_avg_sq and .step, Muon's
+  // .momentum.
   std::vector<std::pair<std::string, at::Tensor>> state() const;
   void load_state(const std::map<std::string, at::Tensor>& state);
 
  private:
   struct Parameter {
     std::string name;
-    at::Tensor weight, first, second, updates;
-    bool decay;
+    at::Tensor weight;
+    bool decay, muon;
+    at::Tensor first, second, updates;  // Muon: first alone
   };
-  AdamWOptions options_;
+  OptimizerOptions options_;
   std::vector<Parameter> parameters_;
 };
 

@@ -121,18 +121,23 @@ Recipe::Train read_train(Fields fields) {
   t.schedule = fields.choice("schedule", {"cosine", "wsd", "linear", "constant"}, t.schedule);
   t.warmup = in_range(fields, "warmup", t.warmup, 0, 1e9);
   t.decay = in_range(fields, "decay", t.decay, 0, 1e9);
+  t.optimizer = fields.choice("optimizer", {"adamw", "muon"}, t.optimizer);
   t.weight_decay = in_range(fields, "weight_decay", t.weight_decay, 0, 10);
   t.beta1 = in_range(fields, "beta1", t.beta1, 0, 0.999999);
   t.beta2 = in_range(fields, "beta2", t.beta2, 0, 0.999999);
   t.eps = in_range(fields, "eps", t.eps, 1e-30, 1);
+  t.momentum = in_range(fields, "momentum", t.momentum, 0, 0.999999);
   t.clip = in_range(fields, "clip", t.clip, 0, 1e9);
   t.seed = positive(fields, "seed", t.seed, 0);
   t.precision = fields.choice("precision", {"fp32", "bf16"}, t.precision);
+  t.recompute = fields.boolean("recompute", t.recompute);
   t.log_every = positive(fields, "log_every", t.log_every);
   t.eval_every = positive(fields, "eval_every", t.eval_every, 0);
   t.checkpoint_every = positive(fields, "checkpoint_every", t.checkpoint_every, 0);
   t.eval_tokens = positive(fields, "eval_tokens", t.eval_tokens);
   t.keep = positive(fields, "keep", t.keep);
+  t.nonfinite_limit = positive(fields, "nonfinite_limit", t.nonfinite_limit, 0);
+  t.outlier_z = in_range(fields, "outlier_z", t.outlier_z, 0, 1e9);
   fields.finish();
   return t;
 }
@@ -189,18 +194,23 @@ Json Recipe::to_json() const {
             {"schedule", t.schedule},
             {"warmup", t.warmup},
             {"decay", t.decay},
+            {"optimizer", t.optimizer},
             {"weight_decay", t.weight_decay},
             {"beta1", t.beta1},
             {"beta2", t.beta2},
             {"eps", t.eps},
+            {"momentum", t.momentum},
             {"clip", t.clip},
             {"seed", t.seed},
             {"precision", t.precision},
+            {"recompute", t.recompute},
             {"log_every", t.log_every},
             {"eval_every", t.eval_every},
             {"checkpoint_every", t.checkpoint_every},
             {"eval_tokens", t.eval_tokens},
-            {"keep", t.keep}}}};
+            {"keep", t.keep},
+            {"nonfinite_limit", t.nonfinite_limit},
+            {"outlier_z", t.outlier_z}}}};
 }
 
 double learning_rate(const Recipe::Train& train, int64_t step, int64_t steps) {

@@ -53,12 +53,18 @@ struct Recipe {
     double lr = 1e-3, min_lr = 0.1;     // min_lr: a fraction of lr, reached at the end
     std::string schedule = "cosine";    // | "wsd" | "linear" | "constant"
     double warmup = 0.02, decay = 0.2;  // steps, or below 1 a fraction of all; decay: the D of wsd
+    std::string optimizer = "adamw";    // | "muon": for the layers' matrices, with AdamW for the rest
     double weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-    double clip = 1.0;  // gradients' largest norm; 0: off
+    double momentum = 0.95;  // muon
+    double clip = 1.0;       // gradients' largest norm; 0: off
     int64_t seed = 0;
-    std::string precision = "fp32";                                // | "bf16": compute; weights and moments stay fp32
-    int64_t log_every = 10, eval_every = 0, checkpoint_every = 0;  // steps; 0: at the end only
-    int64_t eval_tokens = 65536, keep = 2;                         // of validation; checkpoints kept
+    std::string precision = "fp32";          // | "bf16": compute; weights and moments stay fp32
+    int64_t log_every = 10, eval_every = 0;  // steps; 0: at the end only
+    int64_t checkpoint_every = 0;            // steps that a kill loses at most; 0: only the end is saved
+    bool recompute = false;                  // layers again in the backward pass: a third more time, far less memory
+    int64_t eval_tokens = 65536, keep = 2;   // of validation; newest checkpoints kept, beside the best
+    int64_t nonfinite_limit = 10;            // steps in a row without a finite loss and gradient end the run; 0: never
+    double outlier_z = 6;                    // deviations above the mean at which a step is reported; 0: none is
   } train;
 
   // Relative paths in the recipe are taken from `base`, the recipe's folder. InputErrors begin with `source`.

@@ -1,20 +1,24 @@
 #include "train/trainer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/tensor.h>
-#include <c10/core/GradMode.h>
 
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
+#include "model/recompute.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/resident_memory.h"
+#include "train/run_lock.h"
+#include "train/step_guard.h"
 #include "train/stop_signal.h"
 #include "train/training_data.h"
+#include "train/validation.h"
 
 namespace oryx {
 namespace {
@@ -26,6 +30,18 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+OptimizerOptions optimizer_options(const Recipe::Train& t) {
+  return {t.beta1, t.beta2, t.eps, t.weight_decay, t.optimizer == "muon", t.momentum};
+}
+
+constexpr int64_t kMeasuredSteps = 3;  // the optimizer's state is touched in the first
+
+// Twice an interval: should the process be killed while the newest checkpoint is being written, the one before it is
+// whole and at most an interval old (the writer is waited for before the next one is taken).
+bool checkpoint_due(int64_t step, int64_t every) {
+  return every > 0 && (step % every == 0 || step % every == (every + 1) / 2);
+}
+
 class Trainer {
  public:
   Trainer(const Recipe& recipe, const TrainOptions& options)
@@ -33,73 +49,130 @@ class Trainer {
         options_(options),
         data_(recipe_, options.out),
         model_(LanguageModel::random(recipe_.model, static_cast<uint64_t>(recipe_.train.seed), options.device)),
-        optimizer_(model_, {recipe_.train.beta1, recipe_.train.beta2, recipe_.train.eps, recipe_.train.weight_decay}),
+        optimizer_(model_, optimizer_options(recipe_.train)),
         mixing_(make_mixing(recipe_.mixing, recipe_.model, recipe_.data.context)),
-        resolved_(recipe_.to_json()) {
+        resolved_(recipe_.to_json()),
+        guard_(recipe_.train.nonfinite_limit, recipe_.train.outlier_z),
+        checkpoints_(options_.out, recipe_.train.keep) {
     model_.set_compute_type(recipe_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
   }
 
   TrainResult run() {
-    resume();
+    state_.recipe = resolved_;
+    if (const auto before = load_newest_checkpoint(options_.out, resolved_, model_, optimizer_)) {
+      state_ = *before;
+      guard_.load_state(state_.guard);
+    }
+    metrics_.emplace(options_.out, state_.step);
     model_.require_gradients(true);
+    if (options_.started) options_.started(resolved_);
     write_file_atomically(options_.out / "recipe.json", resolved_.dump(2) + "\n");
-    MetricsLog metrics(options_.out / "metrics.jsonl", state_.step);
-    const StopSignal stop;
     const auto& t = recipe_.train;
     const int64_t steps = recipe_.steps();
     const auto begin = Clock::now();
-    auto logged_at = begin;
-    int64_t logged_tokens = state_.tokens;
+    rate_.restart(state_.tokens);
     Progress progress("train", steps * t.batch_tokens, state_.tokens);
     TrainResult result;
     result.loss = std::nan("");
-    while (state_.step < steps) {
+    reset_peak_resident_memory();
+    for (int64_t done = 1; state_.step < steps; ++done) {
       const Update update = step();
+      // Evaluations and checkpoints come later and are not what is asked for.
+      if (done <= kMeasuredSteps && options_.device.is_cpu()) result.step_peak_bytes = peak_resident_memory();
       result.loss = update.loss;
-      require(std::isfinite(update.loss), "the loss became {} at step {}: lower train.lr, or raise train.warmup",
-              update.loss, state_.step);
+      checkpoints_.check();
       const bool last = state_.step == steps;
-      if (state_.step % t.log_every == 0 || last) {
-        const double rate = static_cast<double>(state_.tokens - logged_tokens) / seconds_since(logged_at);
-        metrics.write({{"step", state_.step},
-                       {"tokens", state_.tokens},
-                       {"loss", update.loss},
-                       {"lr", update.lr},
-                       {"grad_norm", update.grad_norm},
-                       {"tokens_per_s", rate}});
-        progress.update(state_.tokens, fmt::format("loss {:.4f}, {} tokens/s", update.loss, human_count(rate)));
-        logged_at = Clock::now(), logged_tokens = state_.tokens;
-      }
-      if (last || (t.eval_every > 0 && state_.step % t.eval_every == 0)) {
-        const Json losses = validate();
-        if (!losses.empty()) metrics.write({{"step", state_.step}, {"tokens", state_.tokens}, {"val_loss", losses}});
-        logged_at = Clock::now(), logged_tokens = state_.tokens;
-      }
+      report(update, last, progress);
+      require(
+          !guard_.must_stop(),
+          "stopped at step {}: {} steps in a row had a loss or gradient that is not finite (the loss is {}, the "
+          "gradient's norm {}); lower train.lr or raise train.warmup, and train into another --out or --resume from "
+          "the last good checkpoint",
+          state_.step, guard_.in_a_row(), update.loss, update.grad_norm);
+      bool best = false;
+      if (last || (t.eval_every > 0 && state_.step % t.eval_every == 0)) best = validate() && t.checkpoint_every > 0;
       const int signal = StopSignal::received();
-      if (signal != 0 || last || (t.checkpoint_every > 0 && state_.step % t.checkpoint_every == 0))
-        save_checkpoint(options_.out, model_, optimizer_, state_, t.keep);
+      // Weights that give no finite loss are not worth the place of better ones.
+      const bool due = best || (guard_.in_a_row() == 0 && checkpoint_due(state_.step, t.checkpoint_every));
+      if (signal != 0 || last || due) save_checkpoint();
+      if (t.checkpoint_every == 1) checkpoints_.wait();  // nothing lies between two checkpoints
       if (signal != 0 && !last) {
         result.stopped_by = signal;
         break;
       }
     }
-    progress.finish(std::isnan(result.loss) ? "" : fmt::format("loss {:.4f}", result.loss));
+    checkpoints_.wait();
+    progress.finish(std::isnan(result.loss) ? "" : fmt::format("loss {:.4f}{}", result.loss, validation_note_));
     if (result.stopped_by == 0) save_model();
-    result.steps = state_.step, result.tokens = state_.tokens, result.seconds = seconds_since(begin);
+    result.steps = state_.step, result.tokens = state_.tokens, result.skipped = guard_.skipped();
+    result.seconds = seconds_since(begin);
     return result;
   }
 
  private:
   struct Update {
     double loss, lr, grad_norm;
+    StepGuard::Verdict verdict;
   };
 
-  void resume() {
-    state_.recipe = resolved_;
-    const auto checkpoint = newest_checkpoint(options_.out);
-    if (!checkpoint) return;
-    state_ = load_checkpoint(*checkpoint, model_, optimizer_);
-    check_same_recipe(state_.recipe, resolved_, *checkpoint);
+  // Tokens per second since the last report, evaluations left out.
+  struct Rate {
+    Clock::time_point since;
+    int64_t tokens = 0;
+    void restart(int64_t now) { since = Clock::now(), tokens = now; }
+    double of(int64_t now) const { return static_cast<double>(now - tokens) / seconds_since(since); }
+  };
+
+  // One step's lines in metrics.jsonl, and the progress line.
+  void report(const Update& update, bool last, Progress& progress) {
+    const auto& [skip, loss_z, norm_z] = update.verdict;
+    if (skip) {
+      Progress::say(fmt::format("step {} is skipped: its loss is {}, its gradient's norm {} ({} skipped so far)",
+                                state_.step, update.loss, update.grad_norm, guard_.skipped()));
+      metrics_->write({{"step", state_.step}, {"tokens", state_.tokens}, {"skipped", guard_.skipped()}});
+    }
+    if (loss_z || norm_z) {
+      Json z;
+      if (loss_z) z["loss_z"] = *loss_z;
+      if (norm_z) z["grad_norm_z"] = *norm_z;
+      Progress::say(
+          fmt::format("step {} is an outlier: loss {:.4f}, gradient's norm {:.3g}, deviations above the mean {}",
+                      state_.step, update.loss, update.grad_norm, z.dump()));
+      metrics_->write({{"step", state_.step}, {"tokens", state_.tokens}, {"outlier", z}});
+    }
+    if (skip || (state_.step % recipe_.train.log_every != 0 && !last)) return;
+    const double rate = rate_.of(state_.tokens);
+    metrics_->write({{"step", state_.step},
+                     {"tokens", state_.tokens},
+                     {"loss", update.loss},
+                     {"lr", update.lr},
+                     {"grad_norm", update.grad_norm},
+                     {"tokens_per_s", rate}});
+    progress.update(state_.tokens,
+                    fmt::format("loss {:.4f}, {} tokens/s{}", update.loss, human_count(rate), validation_note_));
+    rate_.restart(state_.tokens);
+  }
+
+  // Whether the mean over the modes is the lowest so far.
+  bool validate() {
+    const Json losses = validation_losses(model_, data_, recipe_.data.context);
+    rate_.restart(state_.tokens);
+    if (losses.empty()) return false;
+    metrics_->write({{"step", state_.step}, {"tokens", state_.tokens}, {"val_loss", losses}});
+    validation_note_ = ", validation";
+    double mean = 0;
+    for (const auto& [mode, loss] : losses.items()) {
+      validation_note_ += fmt::format(" {} {:.4f}", mode, loss.get<double>());
+      mean += loss.get<double>() / static_cast<double>(losses.size());
+    }
+    if (!std::isfinite(mean) || guard_.in_a_row() > 0 || (state_.best_loss && mean >= *state_.best_loss)) return false;
+    state_.best_loss = mean, state_.best_step = state_.step;
+    return true;
+  }
+
+  void save_checkpoint() {
+    state_.guard = guard_.state();
+    checkpoints_.save(model_, optimizer_, state_, [this](const fs::path& directory) { data_.save_into(directory); });
   }
 
   SequenceLayout layout_of(const Batch& batch, int64_t first_sequence) const {
@@ -111,11 +184,6 @@ class Trainer {
     return {std::move(sequences), recipe_.model.num_hidden_layers, options_.device};
   }
 
-  at::Tensor loss_sum(const Batch& batch, const SequenceLayout& layout) const {
-    const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(options_.device); };
-    return model_.losses(model_.hidden(longs(batch.tokens), layout), longs(batch.targets)).sum();
-  }
-
   Update step() {
     const auto& t = recipe_.train;
     const int64_t parts = t.batch_tokens / t.micro_batch_tokens;
@@ -125,49 +193,22 @@ class Trainer {
       batches.push_back(data_.train().batch(state_.step * parts + i));
       targets += batches.back().target_count();
     }
-    Update update{0, learning_rate(t, state_.step, recipe_.steps()), 0};
+    const RecomputeGuard recompute(t.recompute);
+    Update update{0, learning_rate(t, state_.step, recipe_.steps()), 0, {}};
     for (const Batch& batch : batches) {
-      const at::Tensor loss = loss_sum(batch, layout_of(batch, sequences)) / static_cast<double>(targets);
+      const at::Tensor loss = loss_sum(model_, batch, layout_of(batch, sequences)) / static_cast<double>(targets);
       loss.backward();
       update.loss += loss.item<double>();
       sequences += batch.sequences();
     }
+    if (options_.before_update) options_.before_update(state_.step, model_);
     update.grad_norm = optimizer_.clip_gradients(t.clip);
-    optimizer_.step(update.lr);
+    update.verdict = guard_.judge(update.loss, update.grad_norm);
+    if (!update.verdict.skip) optimizer_.step(update.lr);
     optimizer_.zero_grad();
     state_.step += 1;
     state_.tokens += t.batch_tokens;
     return update;
-  }
-
-  // Nats per token on the validation data in every mode of the model.
-  Json validate() const {
-    Json out = Json::object();
-    if (data_.valid_batches() == 0) return out;
-    c10::NoGradGuard no_grad;
-    const ModelConfig& config = recipe_.model;
-    std::vector<std::pair<std::string, std::string>> modes;
-    if (config.has(Mode::attention)) modes.emplace_back("attention", "attention");
-    if (config.has(Mode::recurrent)) modes.emplace_back("recurrent", "recurrent");
-    if (modes.size() == 2) {
-      modes.emplace_back("mixed", fmt::format("alternate:{}", std::max<int64_t>(1, recipe_.data.context / 16)));
-      modes.emplace_back("tail", "tail:0.1");
-    }
-    for (const auto& [name, text] : modes) {
-      const ScheduleSpec spec = ScheduleSpec::parse(text);
-      double sum = 0;
-      int64_t targets = 0;
-      for (int64_t i = 0; i < data_.valid_batches(); ++i) {
-        const Batch batch = data_.valid_batch(i);
-        std::vector<SequenceSpec> sequences;
-        for (int64_t b = 0; b < batch.sequences(); ++b)
-          sequences.push_back({spec.resolve(batch.cu_seqlens[b + 1] - batch.cu_seqlens[b], config)});
-        sum += loss_sum(batch, {std::move(sequences), config.num_hidden_layers, options_.device}).item<double>();
-        targets += batch.target_count();
-      }
-      out[name] = sum / static_cast<double>(std::max<int64_t>(targets, 1));
-    }
-    return out;
   }
 
   void save_model() const {
@@ -181,10 +222,15 @@ class Trainer {
   TrainOptions options_;
   TrainingData data_;  // sets the recipe's vocabulary, so it stands before the model
   LanguageModel model_;
-  AdamW optimizer_;
+  Optimizer optimizer_;
   std::unique_ptr<MixingStrategy> mixing_;
   Json resolved_;
   TrainerState state_;
+  StepGuard guard_;
+  CheckpointWriter checkpoints_;
+  std::optional<MetricsLog> metrics_;  // opened when it is known where training begins
+  Rate rate_;
+  std::string validation_note_;  // for the progress line
 };
 
 }  // namespace
@@ -193,6 +239,9 @@ TrainResult train(const Recipe& recipe, const TrainOptions& options) {
   std::error_code error;
   fs::create_directories(options.out, error);
   require(!error, "{}: cannot be made: {}", options.out.string(), error.message());
+  const RunLock lock(options.out);
+  const StopSignal stop;  // one that comes while the data are loaded ends training after its first step
+  remove_unfinished(options.out);
   const bool begun = newest_checkpoint(options.out).has_value() || fs::exists(options.out / "model");
   require(options.resume || !begun,
           "{} already holds a run; pass --resume to go on with it, or train into another --out", options.out.string());

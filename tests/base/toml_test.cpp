@@ -126,5 +126,24 @@ TEST(ApplyOverride, RefusesWhatIsNoAssignment) {
   EXPECT_INPUT_ERROR(apply_override(json, deep + "=1"), "a key of more than 64 parts");
 }
 
+TEST(Toml, WritesWhatItReads) {
+  const Json table = parse_toml(R"(
+a = 1
+x = 1e-8
+big = 3.0e20
+on = true
+text = "quotes \" \\ and \u007f \n é"
+list = [1, "two", [3.5], {four = 4}]
+"not bare" = 1
+[table]
+empty = []
+[table.nested."key . two"]
+y = -0.5
+)",
+                                "t");
+  EXPECT_EQ(parse_toml(to_toml(table), "again"), table) << to_toml(table);
+  EXPECT_EQ(to_toml({{"none", nullptr}, {"t", {{"k", "v"}}}, {"last", 2}}), "last = 2\n\n[t]\nk = \"v\"\n");
+}
+
 }  // namespace
 }  // namespace oryx

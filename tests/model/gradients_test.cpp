@@ -12,6 +12,7 @@
 
 #include "model/naive_model.h"
 #include "model/random_case.h"
+#include "model/recompute.h"
 
 namespace oryx {
 namespace {
@@ -169,6 +170,22 @@ TEST(Gradients, ReachWhatTheScheduleReads) {
           EXPECT_GT(size, 0) << specs[i].name;
         }
       }
+    }
+  });
+}
+
+TEST(Gradients, ComputingLayersAgainGivesTheSameBits) {
+  for_each_case(20, [](uint64_t seed) {
+    Random random{seed, 24};
+    const ModelConfig config = random_config(random);
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      LanguageModel model = random_model(config, seed, type);
+      const Problem p = random_problem(random, config, 3, 40);
+      const auto kept = gradients(model, p, 0, 3);
+      const RecomputeGuard again;
+      const auto recomputed = gradients(model, p, 0, 3);
+      for (size_t i = 0; i < kept.size(); ++i)
+        EXPECT_TRUE(at::equal(kept[i], recomputed[i])) << model.weights()[i].first;
     }
   });
 }

@@ -1,10 +1,17 @@
 #include "train/optimizer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/linalg_svdvals.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/randn_like.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "train/muon.h"
 
 namespace oryx {
 namespace {
@@ -20,8 +27,8 @@ ModelConfig small() {
 TEST(AdamW, FollowsTheFormula) {
   LanguageModel model = LanguageModel::random(small(), 1);
   model.require_gradients(true);
-  const AdamWOptions o{0.9, 0.95, 1e-8, 0.1};
-  AdamW optimizer(model, o);
+  const OptimizerOptions o{0.9, 0.95, 1e-8, 0.1};
+  Optimizer optimizer(model, o);
   const auto specs = weight_specs(model.config());
   std::vector<at::Tensor> w, m, v;
   for (const auto& [name, x] : model.weights()) {
@@ -49,7 +56,7 @@ TEST(AdamW, FollowsTheFormula) {
 
 TEST(AdamW, ClipsToTheCommonNorm) {
   LanguageModel model = LanguageModel::random(small(), 1);
-  AdamW optimizer(model, {});
+  Optimizer optimizer(model, {});
   double sum = 0;
   for (const auto& [name, x] : model.weights()) {
     x.mutable_grad() = at::randn_like(x);
@@ -60,6 +67,148 @@ TEST(AdamW, ClipsToTheCommonNorm) {
   for (const auto& [name, x] : model.weights()) after += x.grad().square().sum().item<double>();
   EXPECT_NEAR(std::sqrt(after), 0.5, 1e-4);
   EXPECT_NEAR(optimizer.clip_gradients(0), 0.5, 1e-4);  // 0: only measured
+}
+
+TEST(Optimizer, LeavesGradientsThatAreNotFinite) {
+  LanguageModel model = LanguageModel::random(small(), 1);
+  Optimizer optimizer(model, {});
+  for (const auto& [name, x] : model.weights()) x.mutable_grad() = at::ones_like(x);
+  model.weights()[1].second.grad().view(-1)[0].fill_(std::numeric_limits<double>::infinity());
+  EXPECT_FALSE(std::isfinite(optimizer.clip_gradients(0.5)));
+  EXPECT_EQ(model.weights()[0].second.grad().max().item<double>(), 1);
+}
+
+using Matrix = std::vector<std::vector<double>>;
+
+Matrix to_matrix(const at::Tensor& x) {
+  Matrix m(x.size(0), std::vector<double>(x.size(1)));
+  for (int64_t i = 0; i < x.size(0); ++i)
+    for (int64_t j = 0; j < x.size(1); ++j) m[i][j] = x[i][j].item<double>();
+  return m;
+}
+
+Matrix product(const Matrix& a, const Matrix& b) {
+  Matrix c(a.size(), std::vector<double>(b[0].size()));
+  for (size_t i = 0; i < c.size(); ++i)
+    for (size_t j = 0; j < c[0].size(); ++j)
+      for (size_t k = 0; k < b.size(); ++k) c[i][j] += a[i][k] * b[k][j];
+  return c;
+}
+
+Matrix transposed(const Matrix& a) {
+  Matrix t(a[0].size(), std::vector<double>(a.size()));
+  for (size_t i = 0; i < a.size(); ++i)
+    for (size_t j = 0; j < a[0].size(); ++j) t[j][i] = a[i][j];
+  return t;
+}
+
+// The iteration as it is written in the paper, without regard to which side is shorter.
+Matrix newton_schulz(Matrix x) {
+  double norm = 0;
+  for (const auto& row : x)
+    for (double v : row) norm += v * v;
+  for (auto& row : x)
+    for (double& v : row) v /= std::sqrt(norm) + 1e-7;
+  for (int step = 0; step < 5; ++step) {
+    const Matrix A = product(x, transposed(x)), AA = product(A, A);
+    Matrix B = A;
+    for (size_t i = 0; i < A.size(); ++i)
+      for (size_t j = 0; j < A.size(); ++j) B[i][j] = -4.7750 * A[i][j] + 2.0315 * AA[i][j];
+    const Matrix Bx = product(B, x);
+    for (size_t i = 0; i < x.size(); ++i)
+      for (size_t j = 0; j < x[0].size(); ++j) x[i][j] = 3.4445 * x[i][j] + Bx[i][j];
+  }
+  return x;
+}
+
+TEST(Muon, FollowsTheFormula) {
+  LanguageModel model = LanguageModel::random(small(), 1);
+  model.require_gradients(true);
+  OptimizerOptions o;
+  o.muon = true, o.momentum = 0.9, o.weight_decay = 0.2;
+  Optimizer optimizer(model, o);
+  const auto specs = weight_specs(model.config());
+  std::vector<size_t> matrices;
+  for (size_t i = 0; i < specs.size(); ++i)
+    if (specs[i].decay) matrices.push_back(i);
+  ASSERT_GE(matrices.size(), 8u);
+  std::vector<Matrix> w, m;
+  for (size_t i : matrices) {
+    w.push_back(to_matrix(model.weights()[i].second.detach()));
+    m.emplace_back(w.back().size(), std::vector<double>(w.back()[0].size()));
+  }
+  for (int step = 1; step <= 3; ++step) {
+    const double lr = 0.01 * step;
+    for (const auto& [name, x] : model.weights()) x.mutable_grad() = at::randn_like(x.detach());
+    for (size_t n = 0; n < matrices.size(); ++n) {
+      const Matrix g = to_matrix(model.weights()[matrices[n]].second.grad());
+      Matrix nesterov = g;
+      for (size_t i = 0; i < g.size(); ++i)
+        for (size_t j = 0; j < g[0].size(); ++j) {
+          m[n][i][j] = 0.9 * m[n][i][j] + 0.1 * g[i][j];
+          nesterov[i][j] = 0.1 * g[i][j] + 0.9 * m[n][i][j];
+        }
+      const Matrix u = newton_schulz(nesterov);
+      const double scale = 0.2 * std::sqrt(std::max<double>(g.size(), g[0].size()));
+      for (size_t i = 0; i < g.size(); ++i)
+        for (size_t j = 0; j < g[0].size(); ++j) w[n][i][j] = w[n][i][j] * (1 - lr * 0.2) - lr * scale * u[i][j];
+    }
+    optimizer.step(lr);
+  }
+  for (size_t n = 0; n < matrices.size(); ++n) {
+    const Matrix now = to_matrix(model.weights()[matrices[n]].second.detach());
+    double worst = 0;
+    for (size_t i = 0; i < now.size(); ++i)
+      for (size_t j = 0; j < now[0].size(); ++j) worst = std::max(worst, std::abs(now[i][j] - w[n][i][j]));
+    EXPECT_LT(worst, 2e-5) << specs[matrices[n]].name;
+  }
+}
+
+TEST(Muon, LeavesTheRestToAdamW) {
+  LanguageModel a = LanguageModel::random(small(), 1), b = a.snapshot();
+  OptimizerOptions muon;
+  muon.muon = true;
+  Optimizer by_muon(a, muon), by_adamw(b, {});
+  for (size_t i = 0; i < a.weights().size(); ++i)
+    a.weights()[i].second.mutable_grad() = b.weights()[i].second.mutable_grad() = at::randn_like(a.weights()[i].second);
+  by_muon.step(0.01), by_adamw.step(0.01);
+  const auto specs = weight_specs(a.config());
+  for (size_t i = 0; i < specs.size(); ++i)
+    EXPECT_EQ(a.weights()[i].second.equal(b.weights()[i].second), !specs[i].decay) << specs[i].name;
+}
+
+TEST(Muon, SingularValuesAreNearOne) {
+  for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{48, 48}, {16, 64}, {64, 16}, {1, 32}}) {
+    const at::Tensor s = at::linalg_svdvals(orthogonalize(at::randn({rows, columns}, at::kDouble)));
+    // A square random matrix has singular values near 0, which five steps do not bring all the way.
+    const double least = rows == columns ? 0.0 : 0.65;
+    EXPECT_GT(s.min().item<double>(), least) << rows;
+    EXPECT_LT(s.max().item<double>(), 1.25) << rows;
+  }
+}
+
+TEST(Optimizer, StateRestoresWhatComesNext) {
+  for (const bool muon : {false, true}) {
+    OptimizerOptions options;
+    options.muon = muon;
+    LanguageModel a = LanguageModel::random(small(), 1);
+    Optimizer first(a, options);
+    for (const auto& [name, x] : a.weights()) x.mutable_grad() = at::randn_like(x);
+    first.step(0.01);
+    LanguageModel b = a.snapshot();
+    Optimizer second(b, options);
+    std::map<std::string, at::Tensor> state;
+    for (const auto& [name, x] : first.state()) state.emplace(name, x.clone());
+    second.load_state(state);
+    for (size_t i = 0; i < a.weights().size(); ++i)
+      a.weights()[i].second.mutable_grad() = b.weights()[i].second.mutable_grad() =
+          at::randn_like(a.weights()[i].second);
+    first.step(0.01), second.step(0.01);
+    for (size_t i = 0; i < a.weights().size(); ++i)
+      EXPECT_TRUE(a.weights()[i].second.equal(b.weights()[i].second)) << a.weights()[i].first;
+    state.erase(state.begin());
+    EXPECT_THROW(second.load_state(state), InputError);
+  }
 }
 
 TEST(AdamW, DecaysMatricesAlone) {

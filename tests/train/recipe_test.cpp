@@ -90,6 +90,9 @@ TEST(Recipe, Errors) {
   expect_error(with("tokens = 10_000", "tokens = 10_000\nlr = \"fast\""), "lr");
   expect_error(with("tokens = 10_000", "tokens = 10_000\nprecision = \"fp8\""), "precision");
   expect_error(with("tokens = 10_000", "tokens = 10_000\nschedule = \"cosin\""), "did you mean 'cosine'");
+  expect_error(with("tokens = 10_000", "tokens = 10_000\noptimizer = \"moun\""), "did you mean 'muon'");
+  expect_error(with("tokens = 10_000", "tokens = 10_000\noptimiser = \"muon\""), "did you mean 'optimizer'");
+  expect_error(with("tokens = 10_000", "tokens = 10_000\nmomentum = 1"), "momentum");
   expect_error(with("preset = \"oryx-gdn-tiny\"", "preset = \"oryx-gdn-tny\""), "did you mean 'oryx-gdn-tiny'");
   expect_error(with("task = \"recall\"", "task = \"recal\""), "did you mean 'recall'");
   expect_error(with("[mixing]", "[mixin]"), "did you mean 'mixing'");
@@ -161,6 +164,22 @@ TEST(Recipe, OverridesReachTheTables) {
   const Recipe r = Recipe::from_json(json, "r.toml", ".");
   EXPECT_DOUBLE_EQ(r.train.lr, 3e-4);
   EXPECT_EQ(r.mixing.strategy, "tail");
+}
+
+TEST(Recipe, PrintedAsTomlItReadsBackTheSame) {
+  for (const std::string& text :
+       {std::string(kRecall), with("chunk = 8", "strategy = \"mixture\"\n[mixing.weights]\ntail = 0.25\nrandom = 1")}) {
+    const Json resolved = read(text).to_json();
+    EXPECT_EQ(read(to_toml(resolved)).to_json(), resolved) << to_toml(resolved);
+  }
+}
+
+TEST(Recipe, ResolvedHasEveryKeyOfTraining) {
+  const Json train = read(kRecall).to_json()["train"];
+  EXPECT_EQ(train["optimizer"], "adamw");
+  EXPECT_EQ(train["momentum"], 0.95);
+  EXPECT_EQ(train["nonfinite_limit"], 10);
+  EXPECT_EQ(read(with("tokens = 10_000", "tokens = 10_000\noptimizer = \"muon\"\nmomentum = 0.5")).train.momentum, 0.5);
 }
 
 TEST(LearningRate, Schedules) {

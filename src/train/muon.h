@@ -1,0 +1,22 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace oryx {
+
+// Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): momentum whose matrix is replaced by its
+// nearest semi-orthogonal one, so that every direction is learned at one rate.
+
+// U V^T of m = U S V^T, approximately: 5 steps of the quintic Newton-Schulz iteration
+//   X <- a X + (b A + c A^2) X,  A = X X^T,  (a, b, c) = (3.4445, -4.7750, 2.0315),  X_0 = m / |m|_F,
+// which brings the singular values between about 0.7 and 1.2 (1 goes to 0.7). m [rows, columns], any floating type,
+// kept.
+at::Tensor orthogonalize(const at::Tensor& m);
+
+// One update in place: M <- mu M + (1 - mu) G;  w <- (1 - lr decay) w - lr 0.2 sqrt(max(rows, columns)) U V^T of the
+// Nesterov step (1 - mu) G + mu M. The factor gives the update the size that AdamW's has, so that the learning rate and
+// the weight decay of AdamW serve both (Liu et al. 2025, arXiv 2502.16982).
+void muon_update(at::Tensor& weight, const at::Tensor& gradient, at::Tensor& momentum, double lr, double decay,
+                 double mu);
+
+}  // namespace oryx

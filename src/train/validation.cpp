@@ -1,0 +1,48 @@
+#include "train/validation.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace oryx {
+
+at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout) {
+  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
+  return model.losses(model.hidden(longs(batch.tokens), layout), longs(batch.targets)).sum();
+}
+
+Json validation_losses(const LanguageModel& model, const TrainingData& data, int64_t context) {
+  Json out = Json::object();
+  if (data.valid_batches() == 0) return out;
+  c10::NoGradGuard no_grad;
+  const ModelConfig& config = model.config();
+  std::vector<std::pair<std::string, std::string>> modes;
+  if (config.has(Mode::attention)) modes.emplace_back("attention", "attention");
+  if (config.has(Mode::recurrent)) modes.emplace_back("recurrent", "recurrent");
+  if (modes.size() == 2) {
+    modes.emplace_back("mixed", fmt::format("alternate:{}", std::max<int64_t>(1, context / 16)));
+    modes.emplace_back("tail", "tail:0.1");
+  }
+  for (const auto& [name, text] : modes) {
+    const ScheduleSpec spec = ScheduleSpec::parse(text);
+    double sum = 0;
+    int64_t targets = 0;
+    for (int64_t i = 0; i < data.valid_batches(); ++i) {
+      const Batch batch = data.valid_batch(i);
+      std::vector<SequenceSpec> sequences;
+      for (int64_t b = 0; b < batch.sequences(); ++b)
+        sequences.push_back({spec.resolve(batch.cu_seqlens[b + 1] - batch.cu_seqlens[b], config)});
+      const SequenceLayout layout(std::move(sequences), config.num_hidden_layers, model.device());
+      sum += loss_sum(model, batch, layout).item<double>();
+      targets += batch.target_count();
+    }
+    out[name] = sum / static_cast<double>(std::max<int64_t>(targets, 1));
+  }
+  return out;
+}
+
+}  // namespace oryx

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "base/json.h"
+#include "data/batch.h"
+#include "model/language_model.h"
+#include "train/training_data.h"
+
+namespace oryx {
+
+// The sum over the batch's targets of the loss in nats, a scalar that can be differentiated.
+at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout);
+
+// Nats per token on the validation data in every mode that the model has: "attention", "recurrent", and with both also
+// "mixed" (alternating sixteenths of the context) and "tail" (attention for the last tenth). Empty without such data.
+Json validation_losses(const LanguageModel& model, const TrainingData& data, int64_t context);
+
+}  // namespace oryx
