@@ -26,7 +26,10 @@ TEST(Accuracy, JudgesOutputsStatesAndGradientsOfEveryOperation) {
     const double fast = row["fast"], naive = row["naive"], allowed = row["allowed"];
     EXPECT_TRUE(fast >= 0 && naive >= 0 && allowed > 2 * naive) << row;
     EXPECT_EQ(row["holds"].get<bool>(), fast <= allowed) << row;
-    EXPECT_LT(fast, row["dtype"] == "fp32" ? 2e-5 : 0.3) << row;
+    // Gradients that cancel to nothing have errors of the size of what cancelled.
+    if (row["largest"] > 1e-3) {
+      EXPECT_LT(fast, row["dtype"] == "fp32" ? 2e-5 : 0.3) << row;
+    }
     failed += row["holds"] == false;
   }
   EXPECT_EQ(ops, std::set<std::string>(accuracy_op_names().begin(), accuracy_op_names().end()));

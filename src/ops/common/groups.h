@@ -1,9 +1,8 @@
 #pragma once
 
 // Rows for kernels that memory bounds. A load of bfloat16 as wide as a vector becomes two vectors of floats, the even
-// elements and the odd ones, by a shift and a mask; to widen in order (rows.h) takes twice as many instructions, to
-// narrow three times. Two vectors at once also let the processor work on one while the other waits, without which the
-// sigmoid's chain of dependent operations takes most of the time. Included by cpu.cpp only.
+// elements and the odd ones, by a shift and a mask; to widen and to narrow in order (rows.h) take twice as many
+// instructions. Included by cpu.cpp only.
 
 #include <type_traits>
 
@@ -32,6 +31,7 @@ inline Two operator*(Two x, Two y) {
 inline Two operator/(Two x, Two y) {
   return {x.even / y.even, x.odd / y.odd};
 }
+
 #if defined(__AVX512DQ__)
 // 2^t, within 2e-7 and at infinities too: the polynomial for 2^(t - floor(t)), which one instruction gives, times
 // 2^floor(t).
