@@ -34,17 +34,18 @@ Tensor unit_rows(const Tensor& x) {
 std::vector<Subject> attention_subjects(bool quick) {
   std::vector<Subject> out;
   const auto add = [&](const std::string& name, const std::vector<int64_t>& lengths, int64_t heads, int64_t kv_heads,
-                       int64_t dim, double scale, bool gradients) {
-    const auto with = [=, cu = boundaries(lengths)](decltype(&ops::attention) op) -> Function {
-      return [=](const Tensors& x) { return Tensors{op(x[0], x[1], x[2], cu, std::nullopt, scale)}; };
-    };
+                       int64_t dim, double scale, bool gradients, bool decode = false) {
     int64_t tokens = 0;
     for (const int64_t n : lengths) tokens += n;
+    const std::optional<Tensor> read = decode ? std::optional(at::tensor({tokens - 1}, at::kLong)) : std::nullopt;
+    const auto with = [=, cu = boundaries(lengths)](decltype(&ops::attention) op) -> Function {
+      return [=](const Tensors& x) { return Tensors{op(x[0], x[1], x[2], cu, read, scale, decode ? 1e4 : 0)}; };
+    };
     out.push_back({.op = "attention",
                    .name = name,
                    .fast = with(ops::attention),
                    .reference = with(ops::attention_reference),
-                   .inputs = {{normal({tokens, heads, dim}), gradients},
+                   .inputs = {{normal({decode ? 1 : tokens, heads, dim}), gradients},
                               {unit_rows(normal({tokens, kv_heads, dim})), gradients},
                               {normal({tokens, kv_heads, dim}), gradients}},
                    .output_names = {"o"},
@@ -57,6 +58,7 @@ std::vector<Subject> attention_subjects(bool quick) {
   add("logits to 60", {some}, 2, 2, 64, 20, true);
   add("T " + std::to_string(more), {more}, 1, 1, 16, 1, true);
   add("T " + std::to_string(most) + ", forward", {most}, 1, 1, 16, 1, false);
+  add("T " + std::to_string(most) + ", one row, RoPE", {most}, 8, 2, 64, 1, false, /*decode=*/true);
   return out;
 }
 

@@ -18,8 +18,8 @@
 // One unit of work is one sequence and key/value head. Included by cpu.cpp only.
 //
 // bfloat16 inputs where pairs pay (ops/common/gemm.h): products of two inputs are exact; what only the output sees (the
-// state that is read, u, and the weights of u) is rounded to bfloat16 as the output is; the state and x stay float, so
-// that nothing is lost from chunk to chunk.
+// state that is read and, of ssd, u and its weights) is rounded to bfloat16 as the output is; the state and x stay
+// float, so that nothing is lost from chunk to chunk.
 
 #include <algorithm>
 #include <type_traits>
@@ -204,6 +204,8 @@ class ForwardUnit {
   using E = Element<T>;  // of the products that only the output sees
   static constexpr int64_t kPer = kPairs<T> ? 2 : 1;
   static constexpr int kRows = kTileRows<E>;
+  // The delta rule's updates are differences that cancel where keys are alike: their sum is taken in float.
+  static constexpr bool kFloatUpdates = kPairs<T> && Delta;
 
  public:
   static int64_t slice_width(int64_t value_dim, int64_t slices) { return padded<A>((value_dim + slices - 1) / slices); }
@@ -330,10 +332,8 @@ class ForwardUnit {
   void read_state(int64_t head, int64_t n, int64_t v0, int64_t vd) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, group = H / args_.kv_heads;
     const int64_t m = rows_.count();
-    if constexpr (kPairs<T>) {
-      pair_rows(Kd, slice_, S_, lds_, SE_, lds_);
-      pair_rows(n, slice_, U_, slice_, UE_, slice_);
-    }
+    if constexpr (kPairs<T>) pair_rows(Kd, slice_, S_, lds_, SE_, lds_);
+    if constexpr (kPairs<T> && !Delta) pair_rows(n, slice_, U_, slice_, UE_, slice_);
     for (int64_t h = head * group; h < (head + 1) * group; ++h) {
       for (int64_t r = 0; r < m; ++r)
         load_elements(static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd, Kd, kp_, Q_ + r * key_words());
@@ -346,10 +346,26 @@ class ForwardUnit {
         ahead_.fetch(16);
         for (int r = 0; r < kRows; ++r)
           for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= decay_.e[rows_.token[std::min(i + r, m - 1)]];
-        tile.multiply((rows_.last(i) + kPer) / kPer, ME_ + i * (C / kPer), C / kPer, 1, UE_ + j, slice_);
+        add_updates<Vectors>(i, j, tile);
         for (int r = 0; r < kRows && i + r < m; ++r)
           for (int v = 0; v < Vectors; ++v) put_columns(out + (i + r) * H * Vd, j + v * kLanes<A>, vd, tile.sum[r][v]);
       });
+    }
+  }
+
+  // += B u.
+  template <int Vectors>
+  [[gnu::always_inline]] void add_updates(int64_t i, int64_t j, Tile<A, kRows, Vectors>& tile) {
+    if constexpr (!kFloatUpdates) {
+      tile.multiply((rows_.last(i) + kPer) / kPer, ME_ + i * (C / kPer), C / kPer, 1, UE_ + j, slice_);
+    } else {
+      constexpr int kPart = kTileRows<A>;
+      for (int part = 0; part < kRows; part += kPart) {
+        Tile<A, kPart, Vectors> sums;
+        std::copy(&tile.sum[part][0], &tile.sum[part][0] + kPart * Vectors, &sums.sum[0][0]);
+        sums.multiply(rows_.last(i) + 1, M_ + (i + part) * C, C, 1, U_ + j, slice_);
+        std::copy(&sums.sum[0][0], &sums.sum[0][0] + kPart * Vectors, &tile.sum[part][0]);
+      }
     }
   }
 
@@ -374,7 +390,7 @@ class ForwardUnit {
           vstore(M_ + (i + r) * C + j + v * kLanes<A>, tile.sum[r][v] * vload(d));
         }
     });
-    if constexpr (kPairs<T>)
+    if constexpr (kPairs<T> && !Delta)
       for (int64_t r = 0; r < m; ++r) {
         const int64_t end = padded<A>(rows_.last(r / kRows * kRows) + 1);
         pair_columns(end, M_ + r * C, ME_ + r * C / 2);
