@@ -148,7 +148,7 @@ std::vector<Subject> norm_subjects(const std::string& op, int64_t some) {
       };
       s.fast = with(ops::gated_rms_norm), s.reference = with(ops::gated_rms_norm_reference);
       s.inputs.push_back({normal({some, 2, 72}) * 3});
-      s.input_names.push_back("gate");
+      s.input_names.emplace_back("gate");
     }
     out.push_back(std::move(s));
   }

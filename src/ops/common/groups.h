@@ -13,7 +13,7 @@ namespace oryx::ops::ORYX_ISA {
 struct Two {
   Vec<float> even{}, odd{};
   Two() = default;
-  Two(float x) : even(splat(x)), odd(even) {}
+  Two(float x) : even(splat(x)), odd(even) {}  // NOLINT(google-explicit-constructor): as vectors take scalars
   Two(Vec<float> e, Vec<float> o) : even(e), odd(o) {}
   Two operator-() const { return {-even, -odd}; }
   Two& operator+=(Two x) { return even += x.even, odd += x.odd, *this; }
