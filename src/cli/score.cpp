@@ -45,7 +45,8 @@ class Scorer {
 
  private:
   std::vector<int64_t> encode(const std::string& text, const std::string& where) const {
-    require(tokenizer_.has_value(), "{}: the model has no tokenizer.model or tokenizer.json, so it takes \"tokens\", not text", where);
+    require(tokenizer_.has_value(),
+            "{}: the model has no tokenizer.model or tokenizer.json, so it takes \"tokens\", not text", where);
     const auto ids = tokenizer_->encode(text);
     return {ids.begin(), ids.end()};
   }

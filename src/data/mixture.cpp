@@ -16,6 +16,7 @@ constexpr uint64_t kMixturePurpose = 0x6d69787475726573;
 std::vector<int64_t> apportion(const std::vector<double>& weights, int64_t total) {
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   std::vector<int64_t> shares;
+  shares.reserve(weights.size());
   for (const double weight : weights)
     shares.push_back(std::max<int64_t>(1, std::llround(weight / sum * static_cast<double>(total))));
   const auto excess = [&](size_t i) {

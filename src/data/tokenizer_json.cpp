@@ -128,7 +128,8 @@ class Reader {
     require(type == "BPE" || type == "none", "{}: the model is {}; only byte-level BPE is supported", source_, type);
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix", "unk_token"}) {
       const Json& value = member(model, key);
-      require(value.is_null() || value == "", "{}: \"{}\" must be empty in byte-level BPE", source_, key);
+      require(value.is_null() || (value.is_string() && value.get_ref<const std::string&>().empty()),
+              "{}: \"{}\" must be empty in byte-level BPE", source_, key);
     }
     require(!flag(model, "byte_fallback", false), "{}: \"byte_fallback\" must be false in byte-level BPE", source_);
     require(member(model, "dropout").is_null(), "{}: \"dropout\" is not supported; it should be null", source_);

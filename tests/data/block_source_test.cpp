@@ -181,7 +181,8 @@ TEST(BlockSource, RanksShareTheWork) {
 // Fails when the stream changes, and with it what a resumed run would see.
 TEST(BlockSource, StreamIsFixed) {
   const Batch batch = BlockSource(ragged(10), 8, 16, 1).batch(3);
-  EXPECT_EQ(batch.tokens, (std::vector<int64_t>{329, 330, 1, 402, 403, 404, 405, 406, 431, 432, 433, 434, 435, 436, 437, 438}));
+  EXPECT_EQ(batch.tokens,
+            (std::vector<int64_t>{329, 330, 1, 402, 403, 404, 405, 406, 431, 432, 433, 434, 435, 436, 437, 438}));
   EXPECT_EQ(batch.cu_seqlens, (std::vector<int32_t>{0, 3, 8, 16}));
 }
 
