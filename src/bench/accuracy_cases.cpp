@@ -37,7 +37,8 @@ std::vector<Subject> attention_subjects(bool quick) {
                        int64_t dim, double scale, bool gradients, bool decode = false) {
     int64_t tokens = 0;
     for (const int64_t n : lengths) tokens += n;
-    const std::optional<Tensor> read = decode ? std::optional(at::tensor({tokens - 1}, at::kLong)) : std::nullopt;
+    std::optional<Tensor> read;
+    if (decode) read = at::tensor({tokens - 1}, at::kLong);
     const auto with = [=, cu = boundaries(lengths)](decltype(&ops::attention) op) -> Function {
       return [=](const Tensors& x) { return Tensors{op(x[0], x[1], x[2], cu, read, scale, decode ? 1e4 : 0)}; };
     };
