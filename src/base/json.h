@@ -20,7 +20,8 @@ Json load_json(const std::filesystem::path& path);
 Json parse_toml(std::string_view text, const std::string& source);
 Json load_toml(const std::filesystem::path& path);
 
-// A table as TOML that parse_toml reads back: values first, then nested tables under their headings; nulls are left out.
+// A table as TOML that parse_toml reads back: values first, then nested tables under their headings; nulls are left
+// out.
 std::string to_toml(const Json& table);
 
 // Sets `object["a"]["b"]` from "a.b=value"; the value is read as TOML (3e-4, true, "text", [1, 2]), and as a bare

@@ -10,7 +10,8 @@
 namespace oryx {
 
 // What training measures: DIR/metrics.jsonl, one object a line, flushed as it is written, and the same numbers as event
-// files in DIR/tensorboard over the steps, by the tags train/KEY and, for a table of numbers such as val_loss, TABLE/KEY.
+// files in DIR/tensorboard over the steps, by the tags train/KEY and, for a table of numbers such as val_loss,
+// TABLE/KEY.
 class MetricsLog {
  public:
   // Lines of steps beyond `last_step` are dropped first (a resumed run writes them again), and so is a last line that
