@@ -185,8 +185,10 @@ TEST(TokenizerLoad, RefusesWhatIsNoModel) {
   EXPECT_INPUT_ERROR(Tokenizer::load(path), "cannot read");
   write_file_atomically(path, "");
   EXPECT_INPUT_ERROR(Tokenizer::load(path), "empty");
-  write_file_atomically(path, "{\"model\": \"a tokenizer.json\"}");
+  write_file_atomically(path, "some words");
   EXPECT_INPUT_ERROR(Tokenizer::load(path), "not a SentencePiece model");
+  write_file_atomically(path, "{\"model\": \"of no kind\"}");
+  EXPECT_INPUT_ERROR(Tokenizer::load(path), "the pre-tokenizer none is not supported");
 }
 
 TEST(TokenizerTrain, RefusesBadInput) {
