@@ -25,7 +25,7 @@ class AttentionForwardUnit {
         vp_(round_up(args.value_dim, std::max<int64_t>(kLanes<A>, kRows))),
         group_(args.heads / args.kv_heads),
         scale_(static_cast<A>(args.scale)),
-        scratch_((2 * M + C) * kp_ + (2 * M + C) * vp_ + 2 * M * C + 3 * M + C) {
+        scratch_((2 * M + C) * kp_ + (2 * M + C) * vp_ + 2 * M * C + 3 * M) {
     A* next = scratch_.get();
     const auto take = [&](int64_t n) {
       next += n;
@@ -33,27 +33,47 @@ class AttentionForwardUnit {
     };
     q_ = take(M * kp_), o_ = take(M * vp_), k_ = take(C * kp_), v_ = take(C * vp_), s_ = take(M * C), p_ = take(M * C);
     rows_ = take(M * std::max(kp_, vp_));
-    max_ = take(M), sum_ = take(M), limit_ = take(M), column_ = take(C);
-    for (int64_t j = 0; j < C; ++j) column_[j] = static_cast<A>(j);
+    max_ = take(M), sum_ = take(M), limit_ = take(M);
   }
 
+  // Vectors along the rows: S^T = K Q^T and O^T += V^T P^T need no transposed key or value, and maxima and sums are
+  // taken down the columns.
   void run(const AttentionUnit& unit) {
     unit_ = unit;
     for (int64_t i = 0; i < M; ++i) max_[i] = kLowest, sum_[i] = 0;
     for (int64_t i = 0; i < unit.count; ++i) token_[i] = args_.read ? args_.read[row(i)] : row(i);
-    many_rows();
+    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, count = unit_.count, width = padded<A>(count);
+    for (int64_t i = 0; i < width; ++i)
+      load_elements(query(i < count ? i : 0), Kd, kp_, reinterpret_cast<E*>(rows_) + i * kp_ / kPer);
+    transpose(width, kp_ / kPer, reinterpret_cast<E*>(rows_), kp_ / kPer, reinterpret_cast<E*>(q_), width);
+    fill_zero(o_, vp_ * width);
+    for (int64_t t0 = unit_.key_begin; t0 < unit_.key_end; t0 += C) {
+      const int64_t n = t0 + C < unit_.key_end ? C : unit_.key_end - t0;
+      const Keys k = key_elements(t0, n);
+      const Values v = value_elements(t0, n);
+      for (int64_t j = 0; j < C; ++j) {
+        prefetch(args_.k, t0 + C + j, Kd);
+        prefetch(args_.v, t0 + C + j, Vd);
+      }
+      for (int64_t i = 0; i < width; ++i) {
+        const int64_t ahead = token_[i < count ? i : count - 1] - t0;
+        limit_[i] = static_cast<A>(ahead < -1 ? -1 : ahead > C ? C : ahead);
+      }
+      for_panels<A>(width, [&]<int Vectors>(int64_t c) { panel<Vectors>(k, v, t0, n, c, width); });
+    }
+    transpose(vp_, width, o_, width, rows_, vp_);
+    for (int64_t i = 0; i < count; ++i) finish<T>(args_, place(i), rows_ + i * vp_, max_[i], sum_[i]);
   }
 
  private:
   int64_t row(int64_t i) const { return args_.rows[unit_.sequence] + (unit_.begin + i) / group_; }
-  int64_t head(int64_t i) const { return unit_.kv_head * group_ + (unit_.begin + i) % group_; }
-  const T* query(int64_t i) const {
-    return static_cast<const T*>(args_.q) + (row(i) * args_.heads + head(i)) * args_.key_dim;
+  int64_t place(int64_t i) const {  // in [R, H]
+    return row(i) * args_.heads + unit_.kv_head * group_ + (unit_.begin + i) % group_;
   }
+  const T* query(int64_t i) const { return static_cast<const T*>(args_.q) + place(i) * args_.key_dim; }
 
-  template <typename X>
-  struct Block {
-    const X* data;
+  struct Keys {
+    const E* data;
     int64_t stride;
   };
   const T* at(const void* tensor, int64_t t, int64_t dim) const {
@@ -61,7 +81,7 @@ class AttentionForwardUnit {
   }
   // Keys as rows of elements, and values as elements along the keys: copied, since one head's rows are often a power of
   // two apart, where the first cache has room for a few.
-  Block<E> key_elements(int64_t t0, int64_t n) const {
+  Keys key_elements(int64_t t0, int64_t n) const {
     const int64_t Kd = args_.key_dim;
     E* copy = reinterpret_cast<E*>(k_);
     for (int64_t j = 0; j < n; ++j) load_elements(at(args_.k, t0 + j, Kd), Kd, kp_, copy + j * kp_ / kPer);
@@ -94,36 +114,9 @@ class AttentionForwardUnit {
     for (int64_t i = 0; i < dim * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(row + i);
   }
 
-  // Vectors along the rows: S^T = K Q^T and O^T += V^T P^T need no transposed key or value, and maxima and sums are
-  // taken down the columns.
-  void many_rows() {
-    const int64_t Kd = args_.key_dim, Vd = args_.value_dim, count = unit_.count, width = padded<A>(count);
-    for (int64_t i = 0; i < width; ++i)
-      load_elements(query(i < count ? i : 0), Kd, kp_, reinterpret_cast<E*>(rows_) + i * kp_ / kPer);
-    transpose(width, kp_ / kPer, reinterpret_cast<E*>(rows_), kp_ / kPer, reinterpret_cast<E*>(q_), width);
-    fill_zero(o_, vp_ * width);
-    for (int64_t t0 = unit_.key_begin; t0 < unit_.key_end; t0 += C) {
-      const int64_t n = t0 + C < unit_.key_end ? C : unit_.key_end - t0;
-      const Block<E> k = key_elements(t0, n);
-      const Values v = value_elements(t0, n);
-      for (int64_t j = 0; j < C; ++j) {
-        prefetch(args_.k, t0 + C + j, Kd);
-        prefetch(args_.v, t0 + C + j, Vd);
-      }
-      for (int64_t i = 0; i < width; ++i) {
-        const int64_t ahead = token_[i < count ? i : count - 1] - t0;
-        limit_[i] = static_cast<A>(ahead < -1 ? -1 : ahead > C ? C : ahead);
-      }
-      for_panels<A>(width, [&]<int Vectors>(int64_t c) { panel<Vectors>(k, v, t0, n, c, width); });
-    }
-    transpose(vp_, width, o_, width, rows_, vp_);
-    for (int64_t i = 0; i < count; ++i)
-      finish<T>(args_, row(i) * args_.heads + head(i), rows_ + i * vp_, max_[i], sum_[i]);
-  }
-
   // The block's n keys for the rows of columns [c, c + Vectors).
   template <int Vectors>
-  void panel(Block<E> k, Values v, int64_t t0, int64_t n, int64_t c, int64_t width) {
+  void panel(Keys k, Values v, int64_t t0, int64_t n, int64_t c, int64_t width) {
     const int64_t last = std::min(c + Vectors * kLanes<A>, unit_.count) - 1, seen = std::min(n, token_[last] - t0 + 1);
     if (seen <= 0) return;
     Vec<A> shrink[Vectors];
@@ -145,7 +138,7 @@ class AttentionForwardUnit {
   // exp(logit - maximum) of the first `seen` keys into s_ or, as pairs, p_; `shrink` is what earlier sums are to be
   // multiplied with.
   template <bool Masked, int Vectors>
-  void probabilities(Block<E> k, int64_t seen, int64_t c, int64_t width, Vec<A>* shrink) {
+  void probabilities(Keys k, int64_t seen, int64_t c, int64_t width, Vec<A>* shrink) {
     constexpr int64_t L = kLanes<A>, stride = Vectors * L;
     Vec<A> limit[Vectors], before[Vectors], top[Vectors], total[Vectors];
     for (int x = 0; x < Vectors; ++x) {
@@ -197,7 +190,7 @@ class AttentionForwardUnit {
   const A scale_;
   const Workspace<A> scratch_;
   // q_ and o_ are transposed where vectors lie along the rows; q_, k_, v_, p_ and rows_ may hold elements of type E.
-  A *q_, *o_, *k_, *v_, *s_, *p_, *rows_, *max_, *sum_, *limit_, *column_;
+  A *q_, *o_, *k_, *v_, *s_, *p_, *rows_, *max_, *sum_, *limit_;
   [[no_unique_address]] MatrixTiles tiles_;
   AttentionUnit unit_{};
   int64_t token_[M];
