@@ -92,14 +92,9 @@ std::vector<Point> mean_curve(const Json& model, const char* list, const std::st
   return points;
 }
 
-struct Look {
-  const char* style;
-  Marker marker;
-};
-constexpr std::array<Look, 4> kLooks{{{"attention", Marker::circle},
-                                      {"recurrent", Marker::square},
-                                      {"mixed", Marker::diamond},
-                                      {"other", Marker::triangle}}};
+// Colours, and markers that go through their turns at another pace.
+constexpr std::array kStyles{"attention", "recurrent", "mixed", "other"};
+constexpr std::array kMarkers{Marker::circle, Marker::square, Marker::diamond, Marker::triangle};
 
 LineChart chart(const Json& results, const std::string& title, const std::string& caption) {
   LineChart chart;
@@ -116,14 +111,14 @@ LineChart with_lines(LineChart chart, const Json& results, const char* list, con
   double high = -INFINITY;
   for (size_t i = 0; i < results.at("models").size(); ++i) {
     const Json& model = results["models"][i];
-    const auto& [style, marker] = kLooks[i % kLooks.size()];
+    const size_t round = i / kStyles.size();
     auto points = mean_curve(model, list, key);
     if (points.empty()) continue;
     if (mean) points = report::smoothed(points);
     for (const Point& p : points)
       if (p.x >= *chart.x.high / 10) high = std::max(high, p.y + p.error.value_or(0));
-    chart.series.push_back({model.at("name").get<std::string>(), style, std::move(points), mean ? Marker::none : marker,
-                            i / kLooks.size() % 2 == 1});
+    chart.series.push_back({model.at("name").get<std::string>(), kStyles[i % kStyles.size()], std::move(points),
+                            mean ? Marker::none : kMarkers[(i + round) % kMarkers.size()], round % 2 == 1});
   }
   if (std::isfinite(high)) chart.y.high = high;
   return chart;
