@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "base/progress.h"
@@ -60,6 +61,11 @@ std::string ceilings(const Json& result) {
   return out;
 }
 
+std::string others(const Json& result) {
+  const Json& busy = result["others_busy_cores"];
+  return busy.is_null() ? "" : fmt::format("\nOther processes kept {:.2f} cores busy meanwhile.\n", busy.get<double>());
+}
+
 Json bound_by(const Json& rows, const char* bound) {
   Json out = Json::array();
   for (const Json& row : rows)
@@ -73,8 +79,7 @@ std::string ops_report(const Json& result) {
   std::string out = fmt::format("# Operations on {}, {} threads\n\n", result["device"].get<std::string>(),
                                 result["threads"].get<int64_t>());
   out += ceilings(result);
-  if (const Json& busy = result["others_busy_cores"]; !busy.is_null())
-    out += fmt::format("\nOther processes kept {:.2f} cores busy meanwhile.\n", busy.get<double>());
+  out += others(result);
   const Column op = text("op", "op"), pass = text("pass", "pass"), dtype = text("dtype", "dtype");
   const Column ms = number("ms", "ms", "{:.4g}"), spread = number("spread", "spread", "{:.0f}%", 100);
   const Column fraction = number("of ceiling", "fraction_of_ceiling", "{:.1f}%", 100);
@@ -99,6 +104,31 @@ std::string ops_report(const Json& result) {
   for (const auto& [name, words] : result["formulas"].items())
     out += fmt::format("- {}: {}\n", name, words.get<std::string>());
   return out;
+}
+
+std::string train_report(const Json& result) {
+  std::string out = fmt::format("# Training steps on {}, {} threads\n\n", result["device"].get<std::string>(),
+                                result["threads"].get<int64_t>());
+  out += ceilings(result) + others(result);
+  out += table(
+      "Steps", result["rows"],
+      {text("preset", "preset"), text("precision", "precision"),
+       number("in attention", "attention_fraction", "{:.0f}%", 100), integer("T", "T"),
+       integer("tokens", "batch_tokens"), number("ms", "ms", "{:.4g}"), number("spread", "spread", "{:.0f}%", 100),
+       number("tokens/s", "tokens_per_s", "{:.4g}"), number("GFLOP/s", "gflops", "{:.4g}"),
+       number("of ceiling", "fraction_of_ceiling", "{:.1f}%", 100), number("peak MB", "peak_bytes", "{:.4g}", 1e-6)});
+  out += "\n" + result["formula"].get<std::string>() + "\n";
+  if (!result.contains("trace")) return out;
+  constexpr size_t kShown = 30;
+  const Json& trace = result["trace"];
+  Json longest = Json::array();
+  for (size_t i = 0; i < std::min(kShown, trace["rows"].size()); ++i) longest.push_back(trace["rows"][i]);
+  const std::string what = trace["by"] == "self" ? "operations, time of their own" : "kernels";
+  out += table(fmt::format("One step: {} of {}, {:.4g} ms in all", longest.size(), what, trace["ms"].get<double>()),
+               longest,
+               {text("name", "name"), integer("calls", "calls"), number("ms", "ms", "{:.4g}"),
+                number("share", "share", "{:.1f}%", 100)});
+  return out + "\nThe step's trace is in " + trace["file"].get<std::string>() + "; ui.perfetto.dev shows it.\n";
 }
 
 }  // namespace oryx::bench

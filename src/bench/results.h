@@ -24,7 +24,8 @@ Json mixed(const Json& rows);
 // Adds fraction_of_library to the rows of linear_cross_entropy, by the "linear" row of its shape.
 void add_library_fraction(Json& rows);
 
-// The output of bench_ops as Markdown.
+// The outputs of bench_ops and of bench_train as Markdown.
 std::string ops_report(const Json& result);
+std::string train_report(const Json& result);
 
 }  // namespace oryx::bench

@@ -1,10 +1,13 @@
+#include <csignal>
 #include <cstdio>
 
 #include "base/error.h"
 #include "bench/accuracy.h"
 #include "bench/ops_bench.h"
 #include "bench/results.h"
+#include "bench/train_bench.h"
 #include "cli/options.h"
+#include "train/stop_signal.h"
 
 namespace oryx::cli {
 namespace {
@@ -33,6 +36,32 @@ void add_ops(CLI::App& bench, Common& common) {
   });
 }
 
+void add_steps(CLI::App& bench, Common& common) {
+  auto options = std::make_shared<bench::TrainBenchOptions>();
+  CLI::App* command =
+      bench.add_subcommand("train", "Steps of training: tokens/s, flops, memory; in bf16 without --dtype");
+  command->add_option("PRESET", options->presets, "Presets, or sizes: all of a size (default: tiny to 180m)");
+  command->add_option("--length", options->length, "Tokens of a sequence (1024; 4096 on a GPU)");
+  command->add_option("--batch", options->batch, "Tokens of a step (4096; 32768 on a GPU)");
+  command->add_option("--mixing", options->mixing, "Strategy of models with two mixers")->capture_default_str();
+  command->add_option("--set", options->set, "Any other key of the recipe: table.key=value");
+  command->add_option("--budget", options->budget_s, "Seconds of samples for each preset")->capture_default_str();
+  command->add_option("--trace", options->trace, "Write a Chrome trace of one step to this file, and sum it up");
+  command->add_flag("--quick", options->quick, "Short sequences and few samples, to see that everything runs");
+  command->callback([options, command, &common] {
+    const CLI::App* app = command->get_parent()->get_parent();
+    if (app->count("--dtype") > 0) options->precision = common.dtype;
+    const c10::Device device = common.torch_device();
+    options->complete(device);
+    const Json result = bench::bench_train(*options, device);
+    if (common.json)
+      Common::print(result);
+    else
+      std::printf("%s", bench::train_report(result).c_str());
+    if (StopSignal::received() == SIGINT) throw Interrupted{};
+  });
+}
+
 void add_accuracy(CLI::App& bench, Common& common) {
   auto options = std::make_shared<bench::AccuracyOptions>();
   CLI::App* command = bench.add_subcommand("accuracy", "The operations' errors beside those of naive arithmetic");
@@ -58,6 +87,7 @@ void add_bench(CLI::App& app, Common& common) {
   bench->require_subcommand(1);
   bench->fallthrough();
   add_ops(*bench, common);
+  add_steps(*bench, common);
   add_accuracy(*bench, common);
 }
 

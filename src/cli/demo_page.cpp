@@ -17,6 +17,7 @@ using report::escape_html;
 using report::LineChart;
 using report::Marker;
 using report::Point;
+using report::smoothed;
 using report::Table;
 using report::Unit;
 
@@ -46,18 +47,6 @@ std::string strip(const Json& spans) {
                         100 * (number(s, "end") - number(s, "begin")) / length);
   return "<svg class=\"strip\" viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">" + bars +
          "</svg>";
-}
-
-// A running mean of the last tenth-or-so of the points: one training step's loss is noisy, each has its own schedules.
-std::vector<Point> smoothed(const std::vector<Point>& points) {
-  const double keep = std::exp(-1.0 / std::max(1.0, static_cast<double>(points.size()) / 60));
-  std::vector<Point> out;
-  double mean = 0, weight = 0;
-  for (const Point& p : points) {
-    mean = keep * mean + (1 - keep) * p.y, weight = keep * weight + (1 - keep);
-    out.push_back({p.x, mean / weight});
-  }
-  return out;
 }
 
 LineChart loss_chart(const std::string& title, const std::string& caption, const Json& training) {

@@ -2,12 +2,12 @@
 
 #include <csignal>
 #include <cstdio>
-#include <sstream>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
 #include "cli/options.h"
+#include "train/metrics.h"
 #include "train/trainer.h"
 
 namespace oryx::cli {
@@ -36,30 +36,6 @@ void clear_run(const fs::path& run) {
   for (const char* name : {"checkpoints", "model", "metrics.jsonl", "tensorboard", "recipe.json", "lock",
                            "tokenizer.model", "evaluations.json", kMarker})
     fs::remove_all(run / name);
-}
-
-Json read_metrics(const fs::path& run) {
-  Json loss = Json::array(), validation = Json::array();
-  double seconds = 0;
-  int64_t tokens = 0, steps = 0;
-  std::istringstream lines(read_text_file(run / "metrics.jsonl"));
-  for (std::string line; std::getline(lines, line);) {
-    const Json entry = parse_json(line, (run / "metrics.jsonl").string());
-    const int64_t at = entry.at("tokens");
-    if (entry.contains("val_loss")) {
-      Json point{{"tokens", at}};
-      point.update(entry["val_loss"]);
-      validation.push_back(point);
-      continue;
-    }
-    if (!entry.contains("loss")) continue;  // a skipped step or an outlier
-    loss.push_back({{"tokens", at}, {"loss", entry.at("loss")}});
-    seconds += static_cast<double>(at - tokens) / entry.at("tokens_per_s").get<double>();
-    tokens = at, steps = entry.at("step");
-  }
-  return {{"tokens", tokens},   {"steps", steps},
-          {"seconds", seconds}, {"tokens_per_s", static_cast<double>(tokens) / std::max(seconds, 1e-9)},
-          {"loss", loss},       {"validation", validation}};
 }
 
 uint64_t fnv1a(uint64_t hash, const std::string& bytes) {

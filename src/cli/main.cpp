@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   oryx::cli::add_info(app, common);
   oryx::cli::add_data(app, common);
   oryx::cli::add_train(app, common);
+  oryx::cli::add_compare(app, common);
   oryx::cli::add_score(app, common);
   oryx::cli::add_eval(app, common);
   oryx::cli::add_generate(app, common);

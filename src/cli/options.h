@@ -31,6 +31,7 @@ void add_init(CLI::App& app, Common& common);
 void add_info(CLI::App& app, Common& common);
 void add_data(CLI::App& app, Common& common);
 void add_train(CLI::App& app, Common& common);
+void add_compare(CLI::App& app, Common& common);
 void add_score(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);

@@ -11,19 +11,21 @@
 
 namespace oryx {
 
-// Tasks that ask for something from earlier in the sequence, to be mixed into training. Only the answers are targets.
+// Tasks that ask for something from earlier in the sequence, to be mixed into training. Only the answers are targets;
+// the last one asks for everything, and there is nothing to know.
 //   copy        n random tokens of [1, vocab), a 0, and the n tokens again, which are the targets
 //   phone_book  lines of names and numbers, then questions for the numbers of some of them (Jelassi et al. 2024, arXiv
 //               2402.01032)
 //   needle      sentences "One of the special magic numbers for NAME is: NUMBER." among filler, then questions for some
 //               of the numbers (RULER's niah; Hsieh et al. 2024, arXiv 2404.06654)
+//   random      random tokens of [0, vocab), for measuring
 struct SyntheticTask {
-  std::string kind;                   // "copy" | "phone_book" | "needle"
-  int64_t vocab = 256, length = 128;  // copy: of a sequence
+  std::string kind;                   // "copy" | "phone_book" | "needle" | "random"
+  int64_t vocab = 256, length = 128;  // copy, random: of a sequence
   int64_t queries = 4;                // phone_book, needle: questions in a sequence
   int64_t needles = 4;                // needle: sentences to be found
 
-  bool is_text() const { return kind != "copy"; }
+  bool is_text() const { return kind != "copy" && kind != "random"; }
   // The members of `kind` out of a larger table, which is left for the caller to finish(). InputError that names the
   // member.
   static SyntheticTask from_fields(const std::string& kind, Fields& fields);
@@ -32,8 +34,8 @@ struct SyntheticTask {
 
 class SyntheticSource : public BatchSource {
  public:
-  // batch_tokens is a multiple of context; a text task fills sequences of nearly `context` tokens, copy ones of its
-  // length, of which context is a multiple. The tokenizer may be null for copy. InputError when `context` is too short
+  // batch_tokens is a multiple of context; a text task fills sequences of nearly `context` tokens, the others ones
+  // of their length, of which context is a multiple; these need no tokenizer. InputError when `context` is too short
   // for the task.
   SyntheticSource(SyntheticTask task, std::shared_ptr<const Tokenizer> tokenizer, int64_t context, int64_t batch_tokens,
                   uint64_t seed);
@@ -46,6 +48,7 @@ class SyntheticSource : public BatchSource {
 
  private:
   void append_copy(Random& random, Batch& batch) const;
+  void append_random(Random& random, Batch& batch) const;
   void append_text(Random& random, Encoder& encoder, Batch& batch) const;
 
   SyntheticTask task_;

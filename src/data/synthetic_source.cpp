@@ -167,6 +167,17 @@ void SyntheticSource::append_copy(Random& random, Batch& batch) const {
   batch.cu_seqlens.push_back(static_cast<int32_t>(batch.tokens.size()));
 }
 
+void SyntheticSource::append_random(Random& random, Batch& batch) const {
+  const auto draw = [&] { return static_cast<int64_t>(random.below(task_.vocab)); };
+  batch.tokens.push_back(draw());
+  for (int64_t i = 1; i < length_; ++i) {
+    batch.tokens.push_back(draw());
+    batch.targets.push_back(batch.tokens.back());
+  }
+  batch.targets.push_back(kIgnoredTarget);
+  batch.cu_seqlens.push_back(static_cast<int32_t>(batch.tokens.size()));
+}
+
 void SyntheticSource::append_text(Random& random, Encoder& encoder, Batch& batch) const {
   const Sequence s =
       task_.kind == "needle" ? haystack(task_, length_, random, encoder) : phone_book(task_, length_, random, encoder);
@@ -191,6 +202,8 @@ Batch SyntheticSource::batch(int64_t step) const {
     Random random{seed_, kPurpose, static_cast<uint64_t>(step), static_cast<uint64_t>(i)};
     if (encoder) {
       append_text(random, *encoder, batch);
+    } else if (task_.kind == "random") {
+      append_random(random, batch);
     } else {
       append_copy(random, batch);
     }

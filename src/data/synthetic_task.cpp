@@ -14,7 +14,7 @@ SyntheticTask SyntheticTask::from_fields(const std::string& kind, Fields& fields
             1 << 24, value);
     return value;
   };
-  if (kind == "copy") {
+  if (!task.is_text()) {
     task.vocab = at_least("vocab", task.vocab, 2);
     task.length = at_least("length", task.length, 3);
     return task;
@@ -29,7 +29,7 @@ SyntheticTask SyntheticTask::from_fields(const std::string& kind, Fields& fields
 }
 
 Json SyntheticTask::to_json() const {
-  if (kind == "copy") return {{"task", kind}, {"vocab", vocab}, {"length", length}};
+  if (!is_text()) return {{"task", kind}, {"vocab", vocab}, {"length", length}};
   if (kind == "needle") return {{"task", kind}, {"queries", queries}, {"needles", needles}};
   return {{"task", kind}, {"queries", queries}};
 }

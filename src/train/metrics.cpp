@@ -1,5 +1,6 @@
 #include "train/metrics.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <sstream>
@@ -42,6 +43,30 @@ void MetricsLog::write(const Json& line) {
   }
   if (!events_) events_.emplace(run_ / "tensorboard", last_step_ + 1);
   events_->scalars(line.at("step").get<int64_t>(), scalars);
+}
+
+Json read_metrics(const std::filesystem::path& run) {
+  Json loss = Json::array(), validation = Json::array();
+  double seconds = 0;
+  int64_t tokens = 0, steps = 0;
+  std::istringstream lines(read_text_file(run / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const Json entry = parse_json(line, (run / "metrics.jsonl").string());
+    const int64_t at = entry.at("tokens");
+    if (entry.contains("val_loss")) {
+      Json point{{"tokens", at}};
+      point.update(entry["val_loss"]);
+      validation.push_back(point);
+      continue;
+    }
+    if (!entry.contains("loss")) continue;  // a skipped step or an outlier
+    loss.push_back({{"tokens", at}, {"loss", entry.at("loss")}});
+    seconds += static_cast<double>(at - tokens) / entry.at("tokens_per_s").get<double>();
+    tokens = at, steps = entry.at("step");
+  }
+  return {{"tokens", tokens},   {"steps", steps},
+          {"seconds", seconds}, {"tokens_per_s", static_cast<double>(tokens) / std::max(seconds, 1e-9)},
+          {"loss", loss},       {"validation", validation}};
 }
 
 }  // namespace oryx

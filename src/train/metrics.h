@@ -29,4 +29,8 @@ class MetricsLog {
   std::optional<EventFile> events_;  // from the first line on: a finished run gets no empty files
 };
 
+// What a run's metrics.jsonl says: {tokens, steps, seconds, tokens_per_s, loss: [{tokens, loss}], validation: [{tokens,
+// MODE: nats, ...}]}. The time is that of the training steps. InputError when it cannot be read.
+Json read_metrics(const std::filesystem::path& run);
+
 }  // namespace oryx

@@ -70,7 +70,8 @@ std::vector<Recipe::WeightedSource> read_sources(Fields& fields, const fs::path&
     Recipe::WeightedSource& source = sources.emplace_back();
     source.weight = entry.number("weight", source.weight);
     require(source.weight > 0, "{}: 'weight' must be above 0, but is {}", entry.where(), source.weight);
-    const std::string task = entry.has("task") ? entry.choice("task", {"recall", "copy", "phone_book", "needle"}) : "";
+    const std::string task =
+        entry.has("task") ? entry.choice("task", {"recall", "copy", "phone_book", "needle", "random"}) : "";
     if (task.empty() || task == "recall") {
       read_source(entry, base, source);
     } else {

@@ -28,7 +28,7 @@ struct Recipe {
   };
   // One of a mixture may also be another task.
   struct WeightedSource : Source {
-    std::optional<SyntheticTask> synthetic;  // task = "copy", "phone_book", "needle"
+    std::optional<SyntheticTask> synthetic;  // task = "copy", "phone_book", "needle", "random"
     double weight = 1;
   };
 

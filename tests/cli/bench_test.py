@@ -1,4 +1,5 @@
 """`oryx bench`: the JSON that others read, and bad input. No times are judged, only that they are plausible."""
+import json
 import math
 import unittest
 
@@ -65,7 +66,46 @@ class Bench(OryxCase):
         text = self.ok("bench", "accuracy", "--quick", "--ops", "rope")
         self.assertIn("| rope | positions from 0 | fp32 |", text)
 
+    def test_train(self):
+        trace = self.dir / "trace.json"
+        result = self.ok_json("bench", "train", "oryx-gdn-tiny", "--quick", "--threads", 2, "--trace", trace)
+        (row,) = result["rows"]
+        flops = self.ok_json("info", "oryx-gdn-tiny")["flops_per_token"]
+        self.assertEqual((row["preset"], row["precision"], row["T"], row["batch_tokens"]), ("oryx-gdn-tiny", "bf16", 64, 128))
+        self.assertTrue(0 <= row["attention_fraction"] <= 1)
+        self.assertGreaterEqual(row["samples"], 3)
+        self.assertAlmostEqual(row["tokens_per_s"] * row["ms"] / 1e3, 128)
+        self.assertAlmostEqual(row["gflops"], row["tokens_per_s"] * row["flops_per_token"] / 1e9)
+        self.assertAlmostEqual(row["fraction_of_ceiling"], row["gflops"] / result["ceilings"]["bf16_gflops"])
+        # At 64 tokens attention does a sixteenth of what it does at the 1024 of the preset.
+        self.assertTrue(0 < row["flops_per_token"] < 3 * max(flops.values()))
+        self.assertGreater(row["peak_bytes"], 3 * 4 * row["parameters"])  # weights and two moments, if nothing else
+        names = {r["name"]: r for r in result["trace"]["rows"]}
+        for name in ("oryx::gated_delta_rule", "oryx::attention", "aten::mm"):
+            self.assertGreater(names[name]["calls"], 0)
+        self.assertAlmostEqual(sum(r["share"] for r in names.values()), 1)
+        self.assertTrue(all(r["ms"] > -0.01 for r in names.values()))
+        self.assertGreater(len(json.loads(trace.read_text())["traceEvents"]), 100)
+        self.assertLess(result["trace"]["ms"], 3 * row["ms"] + 50)
+
+    def test_train_of_a_size(self):
+        text = self.ok("bench", "train", "tiny", "--quick", "--dtype", "fp32", "--length", 32, "--batch", 96)
+        rows = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if "-tiny" in line]
+        self.assertEqual([r[:5] for r in rows if not r[0].startswith("oryx")],
+                         [[f"{k}-tiny", "fp32", f"{f}%", "32", "96"] for k, f in (("transformer", 100), ("mamba2", 0), ("gdn", 0))])
+        self.assertEqual(len(rows), 5)
+        rows = self.ok_json("bench", "train", "oryx-gdn-tiny", "--quick", "--mixing", "recurrent", "--set",
+                            "train.optimizer=muon")["rows"]
+        self.assertEqual((rows[0]["attention_fraction"], rows[0]["mixing"]), (0, "recurrent"))
+
     def test_bad_input(self):
+        self.bad(["gdn-10n", "did you mean"], "bench", "train", "gdn-10n")
+        self.bad(["--batch", "multiple"], "bench", "train", "--batch", 1000)
+        self.bad("--length", "bench", "train", "--length", -1)
+        self.bad("one preset", "bench", "train", "tiny", "--trace", "t.json")
+        self.bad("mixng", "bench", "train", "--set", "mixng.chunk=3")
+        self.bad("strategy", "bench", "train", "--mixing", "both")
+        self.bad("/nowhere/t.json", "bench", "train", "gdn-tiny", "--quick", "--trace", "/nowhere/t.json")
         self.bad(["rop", "did you mean 'rope'"], "bench", "accuracy", "--ops", "rop")
         self.bad("fp64", "bench", "accuracy", "--dtypes", "fp64")
         self.bad("", "bench")

@@ -99,8 +99,19 @@ TEST(Synthetic, AnswersStandEarlierInTheText) {
   }
 }
 
+TEST(Synthetic, RandomAsksForEveryToken) {
+  const SyntheticSource source(task("random", {{"length", 96}, {"vocab", 7}}), nullptr, 288, 288, 1);
+  const Batch batch = source.batch(3);
+  check_targets(batch, 288);
+  EXPECT_EQ(batch.sequences(), 3);
+  EXPECT_EQ(batch.target_count(), 3 * 95);
+  std::vector<int> counts(7);
+  for (const int64_t token : batch.tokens) ++counts.at(token);
+  for (const int count : counts) EXPECT_GT(count, 20);  // of 41, on average
+}
+
 TEST(Synthetic, BatchesAreAFunctionOfSeedAndStep) {
-  for (const char* kind : {"copy", "phone_book", "needle"}) {
+  for (const char* kind : {"copy", "phone_book", "needle", "random"}) {
     const SyntheticSource a(task(kind), tokenizer(), 384, 768, 1), b(task(kind), tokenizer(), 384, 768, 1),
         c(task(kind), tokenizer(), 384, 768, 2);
     expect_same(a.batch(5), b.batch(5));

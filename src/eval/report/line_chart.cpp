@@ -254,4 +254,15 @@ std::string LineChart::html() const {
   return out + fmt::format("<details><summary>The numbers</summary>\n{}</details>\n</figure>\n", drawing.table());
 }
 
+std::vector<Point> smoothed(const std::vector<Point>& points) {
+  const double keep = std::exp(-1.0 / std::max(1.0, static_cast<double>(points.size()) / 60));
+  std::vector<Point> out;
+  double mean = 0, weight = 0;
+  for (const Point& p : points) {
+    mean = keep * mean + (1 - keep) * p.y, weight = keep * weight + (1 - keep);
+    out.push_back({p.x, mean / weight});
+  }
+  return out;
+}
+
 }  // namespace oryx::report

@@ -36,4 +36,7 @@ struct LineChart {
   std::string html() const;
 };
 
+// A running mean over a sixtieth of the points: the loss of one training step is noisy.
+std::vector<Point> smoothed(const std::vector<Point>& points);
+
 }  // namespace oryx::report
