@@ -61,7 +61,8 @@ class Cuda(unittest.TestCase):
     def recurrence(self, op):
         # Ragged and of one length, whole chunks and not, chunks of every size (they follow dims and lengths).
         cases = [(LENGTHS, None, 16, 24), (LENGTHS, READ, 16, 24), ([150, 150], None, 16, 24), ([128, 128], None, 96, 72),
-                 ([300, 1], torch.arange(2, 300, 50), 128, 128), ([1, 1, 1], None, 64, 64), ([0, 0], None, 16, 16)]
+                 ([300, 1], torch.arange(2, 300, 50), 128, 128), ([1, 1, 1], None, 64, 64), ([0, 0], None, 16, 16),
+                 ([200, 0, 130], None, 32, 40), ([64, 192], READ, 128, 20)]
         for lengths, read, kd, vd in cases:
             n = sum(lengths)
             rows = n if read is None else len(read)
@@ -133,9 +134,11 @@ class Cuda(unittest.TestCase):
 
     def test_short_conv(self):
         for activation in ("none", "silu"):
-            torch.manual_seed(0)
-            inputs = [normal(N, 24), normal(24, 4), normal(len(LENGTHS), 24, 3)]
-            self.compare(lambda x, w, s: ops.short_conv(x, w, cu(LENGTHS).to(x.device), s, activation), inputs)
+            for channels, width in ((24, 4), (131, 4), (24, 1), (24, 11)):
+                torch.manual_seed(0)
+                inputs = [normal(N, channels), normal(channels, width), normal(len(LENGTHS), channels, width - 1)]
+                self.compare(lambda x, w, s: ops.short_conv(x, w, cu(LENGTHS).to(x.device), s, activation), inputs)
+                self.compare(lambda x, w: ops.short_conv(x, w, cu(LENGTHS), None, activation)[0], inputs[:2])
 
     def test_rope(self):
         torch.manual_seed(0)
@@ -144,16 +147,23 @@ class Cuda(unittest.TestCase):
 
     def test_norms(self):
         torch.manual_seed(0)
-        self.compare(lambda x, g, w: ops.gated_rms_norm(x, g, w, 1e-5), [normal(N, 4, 24), normal(N, 4, 24), normal(24)])
-        self.compare(lambda x, w: ops.rms_norm(x, w, 1e-5), [normal(N, 40), normal(40)])
-        self.compare(lambda x: ops.unit_norm(x, 1e-6, 0.5, "silu"), [normal(N, 4, 24)])
-        self.compare(ops.swiglu, [normal(N, 40), normal(N, 40)])
+        for width in (24, 23, 1, 64, 600):
+            heads = [normal(N, 4, width), normal(N, 4, width), normal(width)]
+            self.compare(lambda x, g, w: ops.gated_rms_norm(x, g, w, 1e-5), heads)
+            self.compare(lambda x, w: ops.rms_norm(x, w, 1e-5, 0.5), [heads[0], heads[2]])
+            self.compare(lambda x: ops.rms_norm(x, None, 1e-5, 1.0, torch.float64 if x.dtype == torch.float64 else torch.float32),
+                         heads[:1])
+            for activation in ("none", "silu"):
+                self.compare(lambda x: ops.unit_norm(x, 1e-6, 0.5, activation), heads[:1])
+            self.compare(ops.swiglu, heads[:2])
+            self.compare(lambda x, y: ops.swiglu(x[1:, 1], y[1:, 1]), heads[:2])  # not contiguous
 
     def test_linear_cross_entropy(self):
         torch.manual_seed(0)
-        targets = torch.randint(0, 300, (N,))
-        targets[::5] = -100
-        self.compare(lambda h, w: ops.linear_cross_entropy(h, w, targets.to(h.device)), [normal(N, 32), normal(300, 32)])
+        for words in (300, 40003):
+            targets = torch.randint(0, words, (N,))
+            targets[::5] = -100
+            self.compare(lambda h, w: ops.linear_cross_entropy(h, w, targets.to(h.device)), [normal(N, 32), normal(words, 32)])
 
     def test_wrong_device(self):
         q = normal(N, 4, 16).cuda()

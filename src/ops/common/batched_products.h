@@ -5,8 +5,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mul.h>
 
 namespace oryx::ops {
 
@@ -36,12 +34,6 @@ inline void add_product(at::Tensor& out, const at::Tensor& a, const at::Tensor& 
     at::baddbmm_out(out, out, a, b, at::kFloat, 1, alpha);
   else
     at::baddbmm_out(out, out, widened(a), widened(b), 1, alpha);
-}
-
-// x times a factor that broadcasts, computed in the wider type of the two and rounded once to `type`.
-inline at::Tensor scaled(const at::Tensor& x, const at::Tensor& factor, at::ScalarType type) {
-  at::Tensor out = at::empty(x.sizes(), x.options().dtype(type));
-  return at::mul_out(out, x, factor);
 }
 
 }  // namespace oryx::ops

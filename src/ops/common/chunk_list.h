@@ -23,6 +23,7 @@ class ChunkList {
   int64_t steps() const { return static_cast<int64_t>(first_.size()) - 1; }
   int64_t count() const { return first_.back(); }
   int64_t first(int64_t step) const { return first_[step]; }                     // chunk
+  const std::vector<int64_t>& firsts() const { return first_; }                  // [steps + 1]
   int64_t count(int64_t step) const { return first_[step + 1] - first_[step]; }  // chunks, 0 behind the last step
   int64_t next_count(int64_t step) const { return step + 1 < steps() ? count(step + 1) : 0; }
 

@@ -1,7 +1,6 @@
 #include "ops/common/recurrence_aten.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -73,6 +72,7 @@ struct RecurrenceAtenFunction : torch::autograd::Function<RecurrenceAtenFunction
 
 RecurrenceChunks::RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceInputs& in)
     : delta(kind.delta),
+      fused(can_fuse(in.q, in.k.size(2))),
       H(in.q.size(1)),
       Hkv(in.k.size(1)),
       Kd(in.k.size(2)),
@@ -92,11 +92,14 @@ RecurrenceChunks::RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceI
   cut_keys(in.w.unsqueeze(-1), w);
   // Sums in double, since differences of large ones would lose the small ones; beside bfloat16, float will do. At the
   // clamp exp is zero in the accumulation type.
-  const bool low = type == at::kBFloat16;
+  const bool low = type == at::kBFloat16 && !fused;
   const Tensor g = at::empty({Z, C, 1}, in.q.options().dtype(low ? at::kFloat : at::kDouble));
   cut_keys(in.g.unsqueeze(-1), g);
-  const Tensor G = g.clamp_min(low ? -104.0 : -1000.0).cumsum(1);
-  D = G.sub(G.transpose(1, 2)).exp_().to(acc).tril_();
+  G = g.clamp_min(low ? -104.0 : -1000.0).cumsum(1);
+  if (!fused) {
+    D = G.sub(G.transpose(1, 2)).exp_().to(acc).tril_();
+    Dw = D.mul(w.transpose(1, 2));
+  }
   e = G.exp().to(acc), f = G.slice(1, C - 1).sub(G).exp_().to(acc), last = e.slice(1, C - 1);
 }
 
@@ -113,11 +116,6 @@ void RecurrenceChunks::cut_rows(const Tensor& x, const Tensor& to) const {
 Tensor RecurrenceChunks::join_rows(const Tensor& x) const {
   const Tensor all = list.join(by_chunk(x), type);
   return read ? all.index_select(0, *read) : all;
-}
-
-void RecurrenceChunks::scale_rows(const Tensor& to, const Tensor& x, const Tensor& factor) const {
-  Tensor out = by_head(to);
-  at::mul_out(out, by_head(x), factor.unsqueeze(1));
 }
 
 RecurrenceResult recurrence_aten(const RecurrenceKind& kind, const RecurrenceInputs& in) {

@@ -23,14 +23,15 @@ namespace oryx::ops {
 struct RecurrenceChunks {
   RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceInputs& in);
 
-  bool delta;
+  bool delta, fused;  // fused: with the kernels of recurrence_cuda.h
   int64_t H, Hkv, Kd, Vd, group, readers, Z = 0, C = 0;
   at::ScalarType type, acc;
   ChunkList list;
   std::optional<at::Tensor> read;
   at::Tensor rows, q, k;     // [Z, readers * C, Kd], and its parts [Z, group * C, Kd] and [Z, C, Kd]
   at::Tensor w, e, f, last;  // acc [Z, C, 1], and [Z, 1, 1]
-  at::Tensor D;              // acc [Z, C, C]
+  at::Tensor G;              // double [Z, C, 1], where fused; elsewhere:
+  at::Tensor D, Dw;          // acc [Z, C, C]: D, and D w
 
   // Parts of a matrix with a row for each of the readers' tokens.
   at::Tensor query_part(const at::Tensor& x) const { return x.narrow(1, 0, group * C); }
@@ -43,9 +44,28 @@ struct RecurrenceChunks {
   void cut_keys(const at::Tensor& x, const at::Tensor& to) const { list.cut(x.unsqueeze(2), by_chunk(to)); }
   at::Tensor join_rows(const at::Tensor& x) const;
   at::Tensor join_keys(const at::Tensor& x, at::ScalarType to) const { return list.join(by_chunk(x), to); }
-  // to = x times a factor [Z, C, 1 or dim] for each reader.
-  void scale_rows(const at::Tensor& to, const at::Tensor& x, const at::Tensor& factor) const;
+  // to = x times a factor [Z, C, 1 or dim] for each reader, another one, and `sign`; scaled: in the inputs' type.
+  void scale_rows(const at::Tensor& to, const at::Tensor& x, const at::Tensor& factor,
+                  const std::optional<at::Tensor>& second = std::nullopt, double sign = 1) const;
+  at::Tensor scaled(const at::Tensor& x, const at::Tensor& factor,
+                    const std::optional<at::Tensor>& second = std::nullopt, double sign = 1) const;
+  // to = scores [Z, n * C, C] times D, or D w; without the diagonal in rows from `strict` on.
+  void decay_scores(const at::Tensor& to, const at::Tensor& scores, bool weighted, int64_t strict) const;
+  // to = (I + N)^-1 of the keys' scores [Z, C, C].
+  void inverse(const at::Tensor& to, const at::Tensor& scores) const;
+  // The sum of a's row times b's, [Z, rows, 1]; b in the accumulation type.
+  at::Tensor row_sums(const at::Tensor& a, const at::Tensor& b) const;
+  // A = e_C - (w f K)^T W, just e_C for ssd, for the pass over states or backward over their gradients; keys: w f K.
+  at::Tensor transitions(const at::Tensor& minus_W, const at::Tensor& keys, bool backward) const;
+  // Turns what each chunk adds, B in its row of `states`, into its last state, S' = A S + B.
+  void pass_states(const at::Tensor& A, const at::Tensor& states, bool from_zero) const;
+  // Rows of `grads` [chunks + B, Kd, Vd] hold what a chunk's own outputs give its first state, and then the gradients
+  // of the sequences' last states: makes each chunk's the whole gradient of its first state, dS = A^T dS' + own.
+  void pass_gradients(const at::Tensor& A, const at::Tensor& grads) const;
   at::Tensor empty(at::IntArrayRef sizes) const;  // in the inputs' type
+
+ private:
+  static bool can_fuse(const at::Tensor& q, int64_t Kd);
 };
 
 // What the forward pass leaves for the backward pass, in the inputs' type.
@@ -59,10 +79,6 @@ struct RecurrenceSaved {
   at::Tensor T(const RecurrenceChunks& x) const { return TW.narrow(2, 0, x.C); }
   at::Tensor minus_W(const RecurrenceChunks& x) const { return TW.narrow(2, x.C, x.Kd); }
 };
-
-// e_C - (w f K)^T W, or its transpose; `keys` is w f K. Just e_C for ssd.
-at::Tensor transitions(const RecurrenceChunks& x, const RecurrenceSaved& saved, const at::Tensor& keys,
-                       bool transposed);
 
 RecurrenceResult recurrence_aten_forward(const RecurrenceChunks& x, const at::Tensor& v,
                                          const std::optional<at::Tensor>& initial_state, RecurrenceSaved& saved);

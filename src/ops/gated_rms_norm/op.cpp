@@ -2,6 +2,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -25,6 +26,7 @@ static void check(const at::Tensor& x, const at::Tensor& gate, const at::Tensor&
 
 static at::Tensor forward(const at::Tensor& x_in, const at::Tensor& gate_in, const at::Tensor& weight_in, double eps) {
   check(x_in, gate_in, weight_in, eps);
+  const c10::DeviceGuard guard(x_in.device());
   const at::Tensor x = x_in.contiguous(), gate = gate_in.contiguous(), weight = in_arithmetic(weight_in, x);
   const at::Tensor y = at::empty_like(x);
   with_storage(x.scalar_type(), [&]<typename T>() {
@@ -35,7 +37,7 @@ static at::Tensor forward(const at::Tensor& x_in, const at::Tensor& gate_in, con
                                    .weight = pointer<Arithmetic<T>>(weight),
                                    .eps = eps,
                                    .y = mutable_pointer<T>(y)};
-    ORYX_KERNEL(gated_rms_norm_forward<T>)(args);
+    ORYX_KERNEL_ON(x, gated_rms_norm_forward<T>)(args);
   });
   return y;
 }
@@ -70,7 +72,7 @@ struct GatedRmsNormFunction : torch::autograd::Function<GatedRmsNormFunction> {
                                      .grad_x = mutable_pointer<T>(grad_x),
                                      .grad_gate = mutable_pointer<T>(grad_gate),
                                      .grad_weight = mutable_pointer<Arithmetic<T>>(grad_weight)};
-      ORYX_KERNEL(gated_rms_norm_backward<T>)(args);
+      ORYX_KERNEL_ON(x, gated_rms_norm_backward<T>)(args);
     });
     if (grad_weight.defined()) grad_weight = grad_weight.to(saved[2].scalar_type());
     return {grad_x, grad_gate, grad_weight, at::Tensor()};
@@ -109,3 +111,11 @@ TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("gated_rms_norm", oryx::ops::forward_composite);
 }
+#ifdef ORYX_CUDA
+TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
+  m.impl("gated_rms_norm", oryx::ops::forward);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
+  m.impl("gated_rms_norm", oryx::ops::forward_autograd);
+}
+#endif

@@ -12,34 +12,35 @@ namespace {
 
 using at::Tensor;
 
-void reduce_cpu(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& maximum, const Tensor& sum,
-                const Tensor& target) {
+void reduce(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& maximum, const Tensor& sum,
+            const Tensor& target) {
   with_storage(logits.scalar_type(), [&]<typename T>() {
-    ORYX_KERNEL(cross_entropy_reduce<T>)
+    ORYX_KERNEL_ON(logits, cross_entropy_reduce<T>)
     (logits.size(0), logits.size(1), logits.const_data_ptr(), pointer<int64_t>(targets), first,
      maximum.mutable_data_ptr(), sum.mutable_data_ptr(), target.mutable_data_ptr());
   });
 }
 
-void gradient_cpu(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& lse, const Tensor& grad) {
+void gradient(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& lse, const Tensor& grad) {
   with_storage(logits.scalar_type(), [&]<typename T>() {
-    ORYX_KERNEL(cross_entropy_gradient<T>)
+    ORYX_KERNEL_ON(logits, cross_entropy_gradient<T>)
     (logits.size(0), logits.size(1), logits.mutable_data_ptr(), pointer<int64_t>(targets), first, lse.const_data_ptr(),
      grad.const_data_ptr());
   });
 }
 
-void add_cpu(const Tensor& to, const Tensor& product) {
+void add(const Tensor& to, const Tensor& product) {
   with_storage(product.scalar_type(), [&]<typename T>() {
-    ORYX_KERNEL(cross_entropy_add<T>)
+    ORYX_KERNEL_ON(to, cross_entropy_add<T>)
     (to.numel(), mutable_pointer<Arithmetic<T>>(to), pointer<T>(product));
   });
 }
 
-constexpr LogitKernels kCpuLogitKernels{reduce_cpu, gradient_cpu, add_cpu};
+constexpr LogitKernels kLogitKernels{reduce, gradient, add};
 
-Tensor linear_cross_entropy_cpu(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
-  return blocked_linear_cross_entropy(kCpuLogitKernels, h, weight, targets, ignore_index);
+Tensor linear_cross_entropy_kernels(const Tensor& h, const Tensor& weight, const Tensor& targets,
+                                    int64_t ignore_index) {
+  return blocked_linear_cross_entropy(kLogitKernels, h, weight, targets, ignore_index);
 }
 
 TORCH_LIBRARY_FRAGMENT(oryx, m) {
@@ -47,11 +48,19 @@ TORCH_LIBRARY_FRAGMENT(oryx, m) {
 }
 // One function for both keys: it records a graph where one is wanted.
 TORCH_LIBRARY_IMPL(oryx, CPU, m) {
-  m.impl("linear_cross_entropy", linear_cross_entropy_cpu);
+  m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
 }
 TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
-  m.impl("linear_cross_entropy", linear_cross_entropy_cpu);
+  m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
 }
+#ifdef ORYX_CUDA
+TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
+  m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
+  m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+}
+#endif
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_aten);
 }

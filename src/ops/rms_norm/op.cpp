@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -45,6 +46,7 @@ static void with_types(at::ScalarType in, at::ScalarType out, Work&& work) {
 static at::Tensor forward(const at::Tensor& x_in, const OptionalTensor& weight_in, double eps, double scale,
                           OptionalType dtype) {
   check(x_in, weight_in, eps, dtype);
+  const c10::DeviceGuard guard(x_in.device());
   const at::Tensor x = x_in.contiguous(), weight = in_arithmetic(or_undefined(weight_in), x);
   const at::Tensor y = at::empty(x.sizes(), x.options().dtype(dtype.value_or(x.scalar_type())));
   with_types(x.scalar_type(), y.scalar_type(), [&]<typename In, typename Out>() {
@@ -55,7 +57,7 @@ static at::Tensor forward(const at::Tensor& x_in, const OptionalTensor& weight_i
                                     .eps = eps,
                                     .scale = scale,
                                     .y = mutable_pointer<Out>(y)};
-    ORYX_KERNEL(rms_norm_forward<In, Out>)(args);
+    ORYX_KERNEL_ON(x, rms_norm_forward<In, Out>)(args);
   });
   return y;
 }
@@ -88,7 +90,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
                                       .grad_y = pointer<Out>(grad_y),
                                       .grad_x = mutable_pointer<In>(grad_x),
                                       .grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight)};
-      ORYX_KERNEL(rms_norm_backward<In, Out>)(args);
+      ORYX_KERNEL_ON(x, rms_norm_backward<In, Out>)(args);
     });
     if (grad_weight.defined()) grad_weight = grad_weight.to(saved[1].scalar_type());
     return {grad_x, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
@@ -129,3 +131,11 @@ TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("rms_norm", oryx::ops::forward_composite);
 }
+#ifdef ORYX_CUDA
+TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
+  m.impl("rms_norm", oryx::ops::forward);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
+  m.impl("rms_norm", oryx::ops::forward_autograd);
+}
+#endif

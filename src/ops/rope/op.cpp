@@ -2,6 +2,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -26,6 +27,7 @@ static void check(const at::Tensor& x, const at::Tensor& positions, double base)
 }
 
 static at::Tensor rotate(const at::Tensor& x_in, const at::Tensor& positions_in, double base, double sign) {
+  const c10::DeviceGuard guard(x_in.device());
   const at::Tensor x = x_in.contiguous(), positions = positions_in.contiguous(), y = at::empty_like(x);
   with_storage(x.scalar_type(), [&]<typename T>() {
     const RopeArgs<T> args{.tokens = x.size(0),
@@ -36,7 +38,7 @@ static at::Tensor rotate(const at::Tensor& x_in, const at::Tensor& positions_in,
                            .base = base,
                            .sign = sign,
                            .y = mutable_pointer<T>(y)};
-    ORYX_KERNEL(rope_rotate<T>)(args);
+    ORYX_KERNEL_ON(x, rope_rotate<T>)(args);
   });
   return y;
 }
@@ -93,3 +95,11 @@ TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("rope", oryx::ops::forward_composite);
 }
+#ifdef ORYX_CUDA
+TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
+  m.impl("rope", oryx::ops::forward);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
+  m.impl("rope", oryx::ops::forward_autograd);
+}
+#endif

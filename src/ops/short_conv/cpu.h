@@ -12,7 +12,8 @@ namespace oryx::ops {
 template <typename T>
 struct ShortConvArgs {
   int64_t sequences, channels, width;  // B, C, W
-  const int64_t* tokens;               // [B+1]: where each sequence begins
+  int64_t num_tokens;                  // N
+  const int64_t* tokens;               // [B+1], where x lies: where each sequence begins
   const T* x;
   const Arithmetic<T>* weight;
   const T* initial_state;  // null: zeros

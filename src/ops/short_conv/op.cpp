@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -16,8 +17,8 @@ using Outputs = std::tuple<at::Tensor, at::Tensor>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-static Packing check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cu_seqlens,
-                     const OptionalTensor& initial_state, std::string_view activation) {
+static std::shared_ptr<const Packing> check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cu_seqlens,
+                                            const OptionalTensor& initial_state, std::string_view activation) {
   const char* op = "short_conv";
   check_float(op, "x", x);
   TORCH_CHECK(x.dim() == 2 && x.size(1) >= 1, op, ": x must have shape [N, C] with C >= 1, but has ", x.sizes());
@@ -25,33 +26,43 @@ static Packing check(const at::Tensor& x, const at::Tensor& weight, const at::Te
   const int64_t width = weight.size(1);
   TORCH_CHECK(width >= 1, op, ": weight must have shape [C, W] with W >= 1, but has ", weight.sizes());
   check_activation(op, activation);
-  Packing packing = make_packing(op, cu_seqlens, std::nullopt, x.size(0));
+  auto packing = shared_packing(op, cu_seqlens, std::nullopt, x.size(0));
   if (initial_state) {
     check_like(op, "initial_state", *initial_state, x);
-    check_shape(op, "initial_state", *initial_state, {packing.sequences(), x.size(1), width - 1});
+    check_shape(op, "initial_state", *initial_state, {packing->sequences(), x.size(1), width - 1});
   }
   return packing;
 }
 
+// packing.tokens in the memory of x's device, for as long as `holder` lives.
+static const int64_t* tokens_on(const at::Tensor& x, const Packing& packing, at::Tensor& holder) {
+  if (x.is_cpu()) return packing.tokens.data();
+  holder = upload(packing.tokens, x.device());
+  return pointer<int64_t>(holder);
+}
+
 static Outputs forward(const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& cu_seqlens,
                        const OptionalTensor& initial_in, std::string_view activation) {
-  const Packing packing = check(x_in, weight_in, cu_seqlens, initial_in, activation);
+  const auto packing = check(x_in, weight_in, cu_seqlens, initial_in, activation);
+  const c10::DeviceGuard guard(x_in.device());
   const at::Tensor x = x_in.contiguous(), weight = in_arithmetic(weight_in, x);
   const at::Tensor initial_state = contiguous_or_undefined(or_undefined(initial_in));
   const at::Tensor y = at::empty_like(x);
-  const at::Tensor final_state = at::empty({packing.sequences(), x.size(1), weight.size(1) - 1}, x.options());
+  const at::Tensor final_state = at::empty({packing->sequences(), x.size(1), weight.size(1) - 1}, x.options());
+  at::Tensor tokens;
   with_storage(x.scalar_type(), [&]<typename T>() {
-    const ShortConvArgs<T> args{.sequences = packing.sequences(),
+    const ShortConvArgs<T> args{.sequences = packing->sequences(),
                                 .channels = x.size(1),
                                 .width = weight.size(1),
-                                .tokens = packing.tokens.data(),
+                                .num_tokens = x.size(0),
+                                .tokens = tokens_on(x, *packing, tokens),
                                 .x = pointer<T>(x),
                                 .weight = pointer<Arithmetic<T>>(weight),
                                 .initial_state = pointer<T>(initial_state),
                                 .silu = activation == "silu",
                                 .y = mutable_pointer<T>(y),
                                 .final_state = mutable_pointer<T>(final_state)};
-    ORYX_KERNEL(short_conv_forward<T>)(args);
+    ORYX_KERNEL_ON(x, short_conv_forward<T>)(args);
   });
   return {y, final_state};
 }
@@ -75,16 +86,18 @@ struct ShortConvFunction : torch::autograd::Function<ShortConvFunction> {
     const at::Tensor x = saved[0].contiguous(), weight = in_arithmetic(saved[1], x);
     const at::Tensor initial_state = contiguous_or_undefined(saved[2]);
     const at::Tensor grad_y = contiguous_or_undefined(grads[0]), grad_final = contiguous_or_undefined(grads[1]);
-    const Packing packing = make_packing("short_conv", saved[3], std::nullopt, x.size(0));
+    const auto packing = shared_packing("short_conv", saved[3], std::nullopt, x.size(0));
+    at::Tensor tokens;
     at::Tensor grad_x, grad_weight, grad_initial;
     if (ctx->needs_input_grad(0)) grad_x = at::empty_like(x);
     if (ctx->needs_input_grad(1)) grad_weight = at::empty_like(weight);
     if (initial_state.defined() && ctx->needs_input_grad(2)) grad_initial = at::empty_like(initial_state);
     with_storage(x.scalar_type(), [&]<typename T>() {
-      const ShortConvArgs<T> args{.sequences = packing.sequences(),
+      const ShortConvArgs<T> args{.sequences = packing->sequences(),
                                   .channels = x.size(1),
                                   .width = weight.size(1),
-                                  .tokens = packing.tokens.data(),
+                                  .num_tokens = x.size(0),
+                                  .tokens = tokens_on(x, *packing, tokens),
                                   .x = pointer<T>(x),
                                   .weight = pointer<Arithmetic<T>>(weight),
                                   .initial_state = pointer<T>(initial_state),
@@ -94,7 +107,7 @@ struct ShortConvFunction : torch::autograd::Function<ShortConvFunction> {
                                   .grad_x = mutable_pointer<T>(grad_x),
                                   .grad_initial = mutable_pointer<T>(grad_initial),
                                   .grad_weight = mutable_pointer<Arithmetic<T>>(grad_weight)};
-      ORYX_KERNEL(short_conv_backward<T>)(args);
+      ORYX_KERNEL_ON(x, short_conv_backward<T>)(args);
     });
     if (grad_weight.defined()) grad_weight = grad_weight.to(saved[1].scalar_type());
     return {grad_x, grad_weight, grad_initial, at::Tensor(), at::Tensor()};
@@ -141,3 +154,11 @@ TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("short_conv", oryx::ops::forward_composite);
 }
+#ifdef ORYX_CUDA
+TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
+  m.impl("short_conv", oryx::ops::forward);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
+  m.impl("short_conv", oryx::ops::forward_autograd);
+}
+#endif

@@ -2,6 +2,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -21,12 +22,13 @@ static void check(const at::Tensor& gate, const at::Tensor& up) {
 
 static at::Tensor forward(const at::Tensor& gate_in, const at::Tensor& up_in) {
   check(gate_in, up_in);
+  const c10::DeviceGuard guard(gate_in.device());
   const at::Tensor gate = gate_in.contiguous(), up = up_in.contiguous();
   const at::Tensor y = at::empty_like(gate);
   with_storage(gate.scalar_type(), [&]<typename T>() {
     const SwigluArgs<T> args{
         .size = gate.numel(), .gate = pointer<T>(gate), .up = pointer<T>(up), .y = mutable_pointer<T>(y)};
-    ORYX_KERNEL(swiglu_forward<T>)(args);
+    ORYX_KERNEL_ON(gate, swiglu_forward<T>)(args);
   });
   return y;
 }
@@ -53,7 +55,7 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
                                .grad_y = pointer<T>(grad_y),
                                .grad_gate = mutable_pointer<T>(grad_gate),
                                .grad_up = mutable_pointer<T>(grad_up)};
-      ORYX_KERNEL(swiglu_backward<T>)(args);
+      ORYX_KERNEL_ON(gate, swiglu_backward<T>)(args);
     });
     return {grad_gate, grad_up};
   }
@@ -90,3 +92,11 @@ TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("swiglu", oryx::ops::forward_composite);
 }
+#ifdef ORYX_CUDA
+TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
+  m.impl("swiglu", oryx::ops::forward);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
+  m.impl("swiglu", oryx::ops::forward_autograd);
+}
+#endif

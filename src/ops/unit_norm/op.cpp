@@ -2,6 +2,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -23,6 +24,7 @@ static void check(const at::Tensor& x, double eps, std::string_view activation) 
 
 static at::Tensor forward(const at::Tensor& x_in, double eps, double scale, std::string_view activation) {
   check(x_in, eps, activation);
+  const c10::DeviceGuard guard(x_in.device());
   const at::Tensor x = x_in.contiguous(), y = at::empty_like(x);
   with_storage(x.scalar_type(), [&]<typename T>() {
     const UnitNormArgs<T> args{.rows = x.numel() / x.size(-1),
@@ -32,7 +34,7 @@ static at::Tensor forward(const at::Tensor& x_in, double eps, double scale, std:
                                .scale = scale,
                                .silu = activation == "silu",
                                .y = mutable_pointer<T>(y)};
-    ORYX_KERNEL(unit_norm_forward<T>)(args);
+    ORYX_KERNEL_ON(x, unit_norm_forward<T>)(args);
   });
   return y;
 }
@@ -62,7 +64,7 @@ struct UnitNormFunction : torch::autograd::Function<UnitNormFunction> {
                                  .silu = ctx->saved_data["silu"].toBool(),
                                  .grad_y = pointer<T>(grad_y),
                                  .grad_x = mutable_pointer<T>(grad_x)};
-      ORYX_KERNEL(unit_norm_backward<T>)(args);
+      ORYX_KERNEL_ON(x, unit_norm_backward<T>)(args);
     });
     return {grad_x, at::Tensor(), at::Tensor(), at::Tensor()};
   }
@@ -100,3 +102,11 @@ TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("unit_norm", oryx::ops::forward_composite);
 }
+#ifdef ORYX_CUDA
+TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
+  m.impl("unit_norm", oryx::ops::forward);
+}
+TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
+  m.impl("unit_norm", oryx::ops::forward_autograd);
+}
+#endif

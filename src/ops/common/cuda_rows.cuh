@@ -1,0 +1,159 @@
+#pragma once
+
+// Kernels over rows of elements stored as float, double or Bf16 and computed in Arithmetic<T>: a group of lanes takes a
+// row, each lane packs of neighbouring elements. No sum depends on timing: results are the same in every run.
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "ops/common/arithmetic.h"
+#include "ops/common/cuda_device.h"
+
+namespace oryx::ops::cuda {
+
+constexpr int kThreads = 256;
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ float widen(Bf16 x) {
+  return __uint_as_float(static_cast<uint32_t>(x.bits) << 16);
+}
+__device__ __forceinline__ float widen(float x) {
+  return x;
+}
+__device__ __forceinline__ double widen(double x) {
+  return x;
+}
+template <typename T>
+__device__ __forceinline__ T narrow(Arithmetic<T> x) {
+  if constexpr (sizeof(T) == 2) {
+    const uint32_t bits = __float_as_uint(x), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return {static_cast<uint16_t>(x != x ? (bits >> 16) | 0x40u : rounded)};
+  } else {
+    return x;
+  }
+}
+
+template <typename T, int kPack>
+struct alignas(sizeof(T) * kPack) Pack {
+  T v[kPack];
+};
+template <int kPack, typename T>
+__device__ __forceinline__ Pack<T, kPack> pack_at(const T* x) {
+  return *reinterpret_cast<const Pack<T, kPack>*>(x);
+}
+template <int kPack, typename T>
+__device__ __forceinline__ void put_pack(T* to, const Pack<T, kPack>& x) {
+  *reinterpret_cast<Pack<T, kPack>*>(to) = x;
+}
+
+template <typename A>
+__device__ __forceinline__ A sigmoid(A x) {
+  if constexpr (sizeof(A) == 4) {
+    return 1 / (1 + __expf(-x));
+  } else {
+    return 1 / (1 + exp(-x));
+  }
+}
+// Derivative of x sigmoid(x), s = sigmoid(x).
+template <typename A>
+__device__ __forceinline__ A silu_slope(A x, A s) {
+  return s * (1 + x * (1 - s));
+}
+
+// Sum over aligned groups of `lanes` lanes, a power of two; every lane gets it.
+template <typename A>
+__device__ __forceinline__ A group_sum(A x, int lanes) {
+  for (int step = lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+
+// How rows of `width` elements are shared out: `lanes` lanes a row, kThreads / lanes rows a block.
+struct RowGrid {
+  int lanes;
+  int64_t rows;
+  unsigned blocks() const {
+    const int64_t of_block = kThreads / lanes;
+    return static_cast<unsigned>(std::min<int64_t>((rows + of_block - 1) / of_block, int64_t{1} << 16));
+  }
+};
+inline RowGrid row_grid(int64_t rows, int64_t width, int pack) {
+  int lanes = 1;
+  while (lanes < kWarp && lanes * pack < width) lanes *= 2;
+  return {lanes, rows};
+}
+
+// This thread's lane, and work(row) for each of its rows, in step for all lanes of a warp (past the end `valid` is
+// false, and what the row reads must be guarded).
+template <typename Work>
+__device__ __forceinline__ void for_rows(int64_t rows, int lanes, Work&& work) {
+  const int64_t of_grid = static_cast<int64_t>(gridDim.x) * (kThreads / lanes);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * (kThreads / lanes);
+  for (int64_t base = first; base < rows; base += of_grid) {
+    const int64_t row = base + threadIdx.x / lanes;
+    work(row, row < rows);
+  }
+}
+__device__ __forceinline__ int lane_of_row(int lanes) {
+  return threadIdx.x % lanes;
+}
+
+inline bool aligned(const void* x, size_t bytes) {
+  return reinterpret_cast<uintptr_t>(x) % bytes == 0;
+}
+// Whether rows of `width` elements can be read in packs of four through all of these pointers (null: not used).
+template <typename... Pointers>
+bool packs_of_four(int64_t width, const Pointers*... pointers) {
+  return width % 4 == 0 && (aligned(pointers, 4 * sizeof(Pointers)) && ...);
+}
+
+// sums[i] = scale * sum over rows of term(row, i): threads side by side take columns, threads below each other rows,
+// and a second kernel adds up the blocks.
+template <typename A, typename Term>
+__global__ void column_sums_kernel(int64_t rows, int64_t width, int64_t rows_of_block, A* partial, Term term) {
+  extern __shared__ double shared_memory[];
+  A* shared = reinterpret_cast<A*>(shared_memory);
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t begin = blockIdx.y * rows_of_block, end = min(rows, begin + rows_of_block);
+  A sum = 0;
+  if (column < width)
+    for (int64_t row = begin + threadIdx.y; row < end; row += blockDim.y) sum += term(row, column);
+  shared[threadIdx.y * blockDim.x + threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || column >= width) return;
+  for (int y = 1; y < blockDim.y; ++y) sum += shared[y * blockDim.x + threadIdx.x];
+  partial[blockIdx.y * width + column] = sum;
+}
+template <typename A>
+__global__ void add_partial_kernel(int64_t blocks, int64_t width, A scale, const A* partial, A* sums) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= width) return;
+  A sum = 0;
+  for (int64_t b = 0; b < blocks; ++b) sum += partial[b * width + i];
+  sums[i] = sum * scale;
+}
+
+template <typename A>
+void add_partial(int64_t blocks, int64_t width, A scale, const A* partial, A* sums) {
+  const unsigned grid = static_cast<unsigned>((width + kThreads - 1) / kThreads);
+  add_partial_kernel<<<grid, kThreads, 0, current_stream()>>>(blocks, width, scale, partial, sums);
+  check_launch("add_partial");
+}
+
+template <typename A, typename Term>
+void column_sums(int64_t rows, int64_t width, A scale, A* sums, Term term) {
+  const int columns = static_cast<int>(std::min<int64_t>(kThreads, (width + kWarp - 1) / kWarp * kWarp));
+  const dim3 block(columns, kThreads / columns);
+  const int64_t across = (width + columns - 1) / columns;
+  const int64_t rows_of_block = std::max<int64_t>(16 * block.y, (rows * across + 1023) / 1024);
+  const int64_t down = std::max<int64_t>(1, (rows + rows_of_block - 1) / rows_of_block);
+  const DeviceMemory partial(down * width * sizeof(A));
+  column_sums_kernel<<<dim3(across, down), block, kThreads * sizeof(A), current_stream()>>>(rows, width, rows_of_block,
+                                                                                            partial.as<A>(), term);
+  check_launch("column_sums");
+  add_partial(down, width, scale, partial.as<A>(), sums);
+}
+
+}  // namespace oryx::ops::cuda
