@@ -25,13 +25,13 @@ struct Options {
   bool resume = false;
 };
 
-// Of the tokens of up to 64 steps spread over the budget.
+// Of the tokens of up to 64 batches spread over the budget.
 std::string digest(const BatchSource& source, const Recipe& recipe) {
-  constexpr int64_t kSteps = 64;
-  const int64_t batches = recipe.steps() * (recipe.train.batch_tokens / recipe.train.micro_batch_tokens);
+  const int64_t all = recipe.steps() * (recipe.train.batch_tokens / recipe.train.micro_batch_tokens),
+                count = std::min<int64_t>(64, all);
   Sha256 sha;
-  for (int64_t i = 0; i < std::min(kSteps, batches); ++i) {
-    const Batch batch = source.batch(i * batches / std::min(kSteps, batches));
+  for (int64_t i = 0; i < count; ++i) {
+    const Batch batch = source.batch(i * all / count);
     sha.update(batch.tokens.data(), batch.tokens.size() * sizeof(int64_t));
   }
   return sha.hex();
