@@ -1,5 +1,6 @@
 #include "bench/trace.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <algorithm>
@@ -63,6 +64,11 @@ std::map<std::string, Total> self_times(const std::vector<profiler::KinetoEvent>
   return totals;
 }
 
+// What was asked of a GPU before belongs to the time before.
+void wait_for(c10::Device device) {
+  if (!device.is_cpu()) c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
+}
+
 }  // namespace
 
 void start_trace(c10::Device device) {
@@ -72,10 +78,12 @@ void start_trace(c10::Device device) {
   if (device.is_cuda()) activities.insert(profiler::ActivityType::CUDA);
   const profiler::ProfilerConfig config(profiler::ProfilerState::KINETO);
   profiler::prepareProfiler(config, activities);
+  wait_for(device);
   profiler::enableProfiler(config, activities);
 }
 
 Json stop_trace(c10::Device device, const std::filesystem::path& file) {
+  wait_for(device);
   const auto result = profiler::disableProfiler();
   result->save(file.string());
   require(std::filesystem::exists(file), "--trace {}: cannot be written", file.string());

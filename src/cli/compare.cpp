@@ -8,6 +8,7 @@
 #include "cli/compare_results.h"
 #include "cli/options.h"
 #include "data/sha256.h"
+#include "train/position_losses.h"
 #include "train/run_lock.h"
 #include "train/stop_signal.h"
 #include "train/trainer.h"
@@ -24,13 +25,13 @@ struct Options {
   bool resume = false;
 };
 
-// Of the tokens of up to 64 steps spread over the budget.
+// Of the tokens of up to 64 batches spread over the budget.
 std::string digest(const BatchSource& source, const Recipe& recipe) {
-  constexpr int64_t kSteps = 64;
-  const int64_t batches = recipe.steps() * (recipe.train.batch_tokens / recipe.train.micro_batch_tokens);
+  const int64_t all = recipe.steps() * (recipe.train.batch_tokens / recipe.train.micro_batch_tokens),
+                count = std::min<int64_t>(64, all);
   Sha256 sha;
-  for (int64_t i = 0; i < std::min(kSteps, batches); ++i) {
-    const Batch batch = source.batch(i * batches / std::min(kSteps, batches));
+  for (int64_t i = 0; i < count; ++i) {
+    const Batch batch = source.batch(i * all / count);
     sha.update(batch.tokens.data(), batch.tokens.size() * sizeof(int64_t));
   }
   return sha.hex();
@@ -64,20 +65,25 @@ class Compare {
   int run() {
     write_reports();
     for (size_t i = 0; i < comparison_.seeds.size(); ++i) {
-      bool checked = false;
+      data_.reset();
       for (const auto& [name, recipes] : comparison_.models) {
+        const Recipe& recipe = recipes[i];
         const fs::path run = run_folder(out_, name, comparison_.seeds[i]);
-        if (resume_ && fs::exists(run / "model" / "config.json")) {
-          check_finished(run, recipes[i]);
-          continue;
+        const bool trained = resume_ && fs::exists(run / "model" / "config.json");
+        if (trained) check_finished(run, recipe);
+        if (trained && fs::exists(run / kPositionLosses)) continue;
+        if (!data_) load_data(recipe);
+        if (!trained) {
+          Progress::say(fmt::format("{}, seed {}", name, comparison_.seeds[i]));
+          share_tokenizer(run);
+          train(recipe, {run, resume_, device_});
+          // Not TrainResult::stopped_by: the signal may have come in a run's last step.
+          if (StopSignal::received() != 0) return StopSignal::received();
         }
-        if (!checked) check_tokens(recipes[i]);
-        checked = true;
-        Progress::say(fmt::format("{}, seed {}", name, comparison_.seeds[i]));
-        share_tokenizer(run);
-        train(recipes[i], {run, resume_, device_});
-        // Not TrainResult::stopped_by: the signal may have come in a run's last step.
-        if (StopSignal::received() != 0) return StopSignal::received();
+        LanguageModel model = LanguageModel::load(run / "model", device_);
+        model.set_compute_type(recipe.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+        write_file_atomically(run / kPositionLosses,
+                              position_losses(model, *data_, recipe.data.context).dump(1) + "\n");
         write_reports();
       }
     }
@@ -88,9 +94,9 @@ class Compare {
 
  private:
   // All models of a seed see the tokens of one source, which must not have changed since the comparison began.
-  void check_tokens(Recipe recipe) {
-    const std::string seed = fmt::format("{}", recipe.train.seed);
-    const std::string now = digest(TrainingData(recipe, out_).train(), recipe);
+  void load_data(Recipe recipe) {
+    data_ = std::make_unique<TrainingData>(recipe, out_);
+    const std::string seed = fmt::format("{}", recipe.train.seed), now = digest(data_->train(), recipe);
     const std::string before = digests_.value(seed, now);
     require(before == now,
             "{}: the tokens of seed {} are not those that the comparison began with; restore the data, or give another "
@@ -99,7 +105,7 @@ class Compare {
     digests_[seed] = now;
   }
 
-  // One that was learned from the text, by check_tokens.
+  // One that was learned from the text, by load_data.
   void share_tokenizer(const fs::path& run) const {
     const fs::path learned = out_ / "tokenizer.model";
     fs::create_directories(run);
@@ -123,6 +129,7 @@ class Compare {
   bool resume_;
   at::Device device_;
   Json digests_ = Json::object(), results_;
+  std::unique_ptr<TrainingData> data_;  // of the seed that is being trained
 };
 
 }  // namespace

@@ -74,11 +74,11 @@ std::string explanation(const Json& results) {
 }
 
 // The mean over a model's runs of one kind of points, where all runs have one, with its standard error.
-std::vector<Point> mean_curve(const Json& model, const char* list, const std::string& key) {
+std::vector<Point> mean_curve(const Json& model, const char* list, const char* x, const std::string& key) {
   std::map<double, std::vector<double>> values;
   for (const Json& run : model.at("runs"))
     for (const Json& p : run.at(list))
-      if (p.contains(key) && p[key].is_number()) values[p.at("tokens").get<double>()].push_back(p[key].get<double>());
+      if (p.contains(key) && p[key].is_number()) values[p.at(x).get<double>()].push_back(p[key].get<double>());
   std::vector<Point> points;
   for (const auto& [tokens, all] : values) {
     if (all.size() < model.at("runs").size()) continue;
@@ -96,44 +96,56 @@ std::vector<Point> mean_curve(const Json& model, const char* list, const std::st
 constexpr std::array kStyles{"attention", "recurrent", "mixed", "other"};
 constexpr std::array kMarkers{Marker::circle, Marker::square, Marker::diamond, Marker::triangle};
 
-LineChart chart(const Json& results, const std::string& title, const std::string& caption) {
+// One line for each model that has points in `list` of its runs, always in the same colour.
+LineChart model_lines(LineChart chart, const Json& results, const char* list, const char* x, const std::string& key) {
+  for (size_t i = 0; i < results.at("models").size(); ++i) {
+    const Json& model = results["models"][i];
+    const size_t round = i / kStyles.size();
+    auto points = mean_curve(model, list, x, key);
+    if (!points.empty())
+      chart.series.push_back({model.at("name").get<std::string>(), kStyles[i % kStyles.size()], std::move(points),
+                              kMarkers[(i + round) % kMarkers.size()], round % 2 == 1});
+  }
+  return chart;
+}
+
+// Over training. The range is that of what follows the first tenth, where the models differ.
+LineChart over_tokens(LineChart chart, const Json& results, const char* list, const std::string& key) {
+  const auto tokens = results.at("tokens").get<double>();
+  chart.x = {"tokens seen", report::Unit::count, false, 0, tokens};
+  chart = model_lines(std::move(chart), results, list, "tokens", key);
+  for (const auto& series : chart.series)
+    for (const Point& p : series.points)
+      if (p.x >= tokens / 10) chart.y.high = std::max(chart.y.high.value_or(p.y), p.y + p.error.value_or(0));
+  return chart;
+}
+
+LineChart loss_chart(const std::string& title, const std::string& caption) {
   LineChart chart;
   chart.title = title;
   chart.caption = caption;
-  chart.x = {"tokens seen", report::Unit::count, false, 0, results.at("tokens").get<double>()};
   chart.y = {"loss, nats per token"};
   return chart;
 }
 
-// One line for each model that has such points, always in the same colour. The range is that of what follows the first
-// tenth of training, where the models differ.
-LineChart with_lines(LineChart chart, const Json& results, const char* list, const std::string& key, bool mean) {
-  double high = -INFINITY;
-  for (size_t i = 0; i < results.at("models").size(); ++i) {
-    const Json& model = results["models"][i];
-    const size_t round = i / kStyles.size();
-    auto points = mean_curve(model, list, key);
-    if (points.empty()) continue;
-    if (mean) points = report::smoothed(points);
-    for (const Point& p : points)
-      if (p.x >= *chart.x.high / 10) high = std::max(high, p.y + p.error.value_or(0));
-    chart.series.push_back({model.at("name").get<std::string>(), kStyles[i % kStyles.size()], std::move(points),
-                            mean ? Marker::none : kMarkers[(i + round) % kMarkers.size()], round % 2 == 1});
-  }
-  if (std::isfinite(high)) chart.y.high = high;
-  return chart;
-}
-
 std::string charts(const Json& results) {
+  const std::string bars = "Bars: standard error over the seeds.";
   std::string out = "<h2 id=\"curves\">Curves</h2>\n";
   for (const std::string& mode : modes(results))
-    out += with_lines(chart(results, "Validation loss, " + mode, "Bars: standard error over the seeds."), results,
-                      "validation", mode, false)
-               .html();
-  out += with_lines(chart(results, "Training loss",
-                          "Running means, of the mean over the seeds; models with two mixers change between them."),
-                    results, "loss", "loss", true)
-             .html();
+    out += over_tokens(loss_chart("Validation loss, " + mode, bars), results, "validation", mode).html();
+  LineChart training =
+      over_tokens(loss_chart("Training loss",
+                             "Running means, of the mean over the seeds; models with two mixers change between them."),
+                  results, "loss", "loss");
+  for (auto& series : training.series) series.points = report::smoothed(series.points), series.marker = Marker::none;
+  out += training.html();
+  out += "<h2 id=\"positions\">Loss by position</h2>\n";
+  for (const char* mode : {"attention", "recurrent"}) {
+    LineChart chart = loss_chart(fmt::format("Validation loss by position, {}", mode), "Of the final models. " + bars);
+    chart.x = {"position in the sequence"};
+    chart = model_lines(std::move(chart), results, "positions", "middle", mode);
+    if (!chart.series.empty()) out += chart.html();
+  }
   return out;
 }
 

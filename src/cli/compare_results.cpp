@@ -63,9 +63,11 @@ Json model_results(const Comparison& comparison, const Comparison::Model& model,
   Json recipe = model.recipes.front().to_json(), runs = Json::array();
   for (const int64_t seed : comparison.seeds) {
     const fs::path run = run_folder(out, model.name, seed);
-    if (!fs::exists(run / "model" / "config.json")) continue;
+    if (!fs::exists(run / "model" / "config.json") || !fs::exists(run / kPositionLosses)) continue;
     if (runs.empty()) recipe = load_json(run / "recipe.json");  // with the data's vocabulary
-    Json entry{{"seed", seed}, {"folder", run.lexically_relative(out).string()}};
+    Json entry{{"seed", seed},
+               {"folder", run.lexically_relative(out).string()},
+               {"positions", load_json(run / kPositionLosses)}};
     entry.update(read_metrics(run));
     runs.push_back(std::move(entry));
   }

@@ -11,11 +11,15 @@ namespace oryx::cli {
 // Of one of a comparison's runs.
 std::filesystem::path run_folder(const std::filesystem::path& out, const std::string& model, int64_t seed);
 
-// What the finished runs in `out` came to (a run is finished when it has a model/):
+// In a run's folder: what train/position_losses.h gives for its final model.
+inline constexpr const char* kPositionLosses = "position_losses.json";
+
+// What the finished runs in `out` came to (a run is finished when it has a model/ and its position losses):
 //   common      the resolved recipe as far as all models share it, without the seed
 //   models      [{name, mixers, parameters (without embeddings), tie_ratio {MODE}, recipe (the rest of it),
 //   tokens_per_s,
 //               val_loss {MODE: SPREAD}, against_baseline {MODE: SPREAD and the baseline's name}, runs [{seed, folder,
+//               positions,
 //               and what read_metrics gives}]}]
 //   finished    whether all runs are
 // A SPREAD is {mean, standard_error (null for one seed), by_seed {SEED: value}}. A model's baseline in a mode is the

@@ -87,9 +87,12 @@ Comparison Comparison::load(const fs::path& path, const std::vector<std::string>
   }
   base.merge_patch(own);
   for (const std::string& assignment : overrides) apply_override(base, assignment);
+  return from_json(std::move(base), source, data_folder);
+}
+
+Comparison Comparison::from_json(Json base, const std::string& source, const fs::path& data_folder) {
   for (const char* table : {"model", "mixing", "train"})
     require(!base.contains(table) || base[table].is_object(), "{}: '{}' must be a table", source, table);
-
   Comparison comparison;
   comparison.seeds = read_seeds(base, source);
   require(base.contains("models") && base["models"].is_array() && !base["models"].empty(),

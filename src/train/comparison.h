@@ -28,6 +28,8 @@ struct Comparison {
   // `overrides` ("table.key=value") apply to what is common. Relative paths of [data] are taken from the folder of the
   // file that has it. InputErrors name the file, and the model where it is one model's.
   static Comparison load(const std::filesystem::path& path, const std::vector<std::string>& overrides);
+  // With the recipe's tables, 'seeds' and 'models' in `base`. InputErrors begin with `source`.
+  static Comparison from_json(Json base, const std::string& source, const std::filesystem::path& data_folder);
 };
 
 }  // namespace oryx

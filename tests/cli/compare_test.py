@@ -82,6 +82,13 @@ class Compare(OryxCase):
                 values = [losses[model["name"], seed][mode] for seed in (3, 5)]
                 self.assertAlmostEqual(spread["mean"], statistics.mean(values), places=12)
                 self.assertAlmostEqual(spread["standard_error"], statistics.stdev(values) / math.sqrt(2), places=12)
+            for run in model["runs"]:
+                positions = run["positions"]
+                self.assertEqual([p["begin"] for p in positions], list(range(0, 32, 2)))
+                self.assertEqual([p["targets"] for p in positions[:4]], [0] * 4)  # the pairs
+                for mode in model["tie_ratio"]:
+                    parts = [p[mode] * p["targets"] for p in positions if p["targets"]]
+                    self.assertAlmostEqual(sum(parts) / sum(p["targets"] for p in positions), run["validation"][-1][mode], places=5)
         self.assertEqual(sorted(oryx["val_loss"]), ["attention", "mixed", "recurrent", "tail"])
         self.assertEqual((list(transformer["val_loss"]), list(gdn["val_loss"])), (["attention"], ["recurrent"]))
         self.assertEqual((transformer["against_baseline"], gdn["against_baseline"]), ({}, {}))
@@ -104,7 +111,8 @@ class Compare(OryxCase):
                 self.assertIn(f"{spread['mean']:.4f} ± {spread['standard_error']:.4f}", form)
         self.assertIn(f"{oryx['against_baseline']['recurrent']['mean']:+.4f} ±", text)
         Balanced(self, page)
-        for title in ("Validation loss, attention", "Validation loss, recurrent", "Training loss"):
+        for title in ("Validation loss, attention", "Validation loss, recurrent", "Training loss",
+                      "Validation loss by position, attention"):
             self.assertIn(title, page)
         table = [line for line in text.splitlines() if line.startswith("|")]
         self.assertEqual({line.count("|") for line in table}, {table[0].count("|")})
@@ -118,7 +126,7 @@ class Compare(OryxCase):
         self.assertEqual(*same)
 
     def test_resume_after_kills(self):
-        comparison = self.compare((SEEDS + BASE + MODELS).replace("tokens = 2048", "tokens = 51_200"))
+        comparison = self.compare((SEEDS + BASE + MODELS).replace("tokens = 2048", "tokens = 102_400"))
         options = ["--set", "train.checkpoint_every=10", "--set", "train.log_every=1", "--set", "train.eval_every=50"]
         whole = self.ok_json("compare", comparison, "--out", "whole", *options)
         for i, name in enumerate((NAMES[0], NAMES[2])):
@@ -142,7 +150,9 @@ class Compare(OryxCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(timeless(json.loads(result.stdout)), timeless(whole))
         self.assertEqual(first.stat().st_mtime_ns, before)
-        # Once more: nothing is left to do. With another seed: only that is.
+        # Killed after its training, a run is only measured. Once more: nothing is left to do. With another seed: only that is.
+        (self.dir / "out/gdn/seed-3/position_losses.json").unlink()
+        self.assertEqual(timeless(self.ok_json("compare", comparison, "--out", "out", "--resume", *options)), timeless(whole))
         self.assertNotIn("seed", self.run_oryx("compare", comparison, "--out", "out", "--resume", *options).stderr)
         more = self.ok_json("compare", comparison, "--out", "out", "--resume", "--set", "seeds=[3, 5, 6]", *options)
         self.assertEqual([len(m["runs"]) for m in more["models"]], [3, 3, 3])
