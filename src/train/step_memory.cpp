@@ -8,6 +8,7 @@
 #include "model/language_model.h"
 #include "model/recompute.h"
 #include "train/memory_meter.h"
+#include "train/optimizer.h"
 #include "train/resident_memory.h"
 
 namespace oryx {
@@ -111,7 +112,7 @@ StepMemory predict_step_memory(const Recipe& recipe, at::Device device) {
     for (int64_t n : spec.shape) bytes *= n;
     out.weights += bytes;
     if (spec.name.starts_with("model.layers.0.")) layer_weights += bytes;
-    const bool muon = t.optimizer == "muon" && spec.decay && spec.use != WeightSpec::Use::embedding;
+    const bool muon = t.optimizer == "muon" && suits_muon(spec);
     moments += muon ? bytes : 2 * bytes;
     if (muon) largest_by_muon = std::max(largest_by_muon, bytes);
   }
