@@ -173,6 +173,7 @@ std::vector<at::Tensor> ShardedWeights::on_whole(const std::vector<at::Tensor>& 
     }
   for (int r = 0; r < ranks; ++r)
     for (const size_t i : owned) in_counts[r] += piece_size(i, r);
+  if (out.empty()) return std::vector<at::Tensor>(pieces.size());
   const at::Tensor in = group_.all_to_all(at::cat(out), out_counts, in_counts);
   // In: from each rank its pieces of the matrices owned here. Pieces of rising ranks make up a matrix.
   std::vector<int64_t> at(ranks);

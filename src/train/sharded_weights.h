@@ -56,6 +56,8 @@ class ShardedWeights {
   void distribute(const std::vector<at::Tensor>& whole, const std::vector<at::Tensor>& pieces) const;
 
   ProcessGroup& group() const { return group_; }
+  size_t buckets() const { return buckets_.size(); }
+  size_t reductions_begun() const { return begun_; }  // in this step
 
  private:
   struct Bucket {
