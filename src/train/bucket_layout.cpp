@@ -7,8 +7,7 @@ namespace oryx {
 namespace {
 
 constexpr int64_t kBuckets = 16;
-constexpr int64_t kLargeBucket = int64_t{32} << 20;  // elements: from here on latency does not matter
-constexpr int64_t kAlignment = 16;                   // elements: weights and slices begin at cache lines
+constexpr int64_t kAlignment = 16;  // elements: weights and slices begin at cache lines
 
 int64_t round_up(int64_t x, int64_t unit) {
   return (x + unit - 1) / unit * unit;
@@ -24,8 +23,7 @@ BucketLayout::Entry part_in_slice(const BucketLayout& bucket, const BucketLayout
 
 std::vector<BucketLayout> lay_out_buckets(const std::vector<int64_t>& sizes, const std::vector<bool>& kinds,
                                           int ranks) {
-  const int64_t total = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
-  const int64_t enough = std::min(total / kBuckets, kLargeBucket);
+  const int64_t enough = std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) / kBuckets;
   std::vector<BucketLayout> done;
   BucketLayout open[2];
   const auto close = [&](BucketLayout& bucket) {

@@ -20,8 +20,8 @@ struct BucketLayout {
 BucketLayout::Entry part_in_slice(const BucketLayout& bucket, const BucketLayout::Entry& entry, int ranks, int rank);
 
 // Lays weights of `sizes` elements out in buckets, the last weight first, since the backward pass begins with it. There
-// are about sixteen buckets, more in a large model, so that only a small part of the reduction is left when the
-// backward pass ends. Weights of the two `kinds` share no bucket.
+// are about sixteen buckets, whatever the model: few enough for latency (docs/scaling.md), and little of the reduction
+// is left when the backward pass ends. Weights of the two `kinds` share no bucket.
 std::vector<BucketLayout> lay_out_buckets(const std::vector<int64_t>& sizes, const std::vector<bool>& kinds, int ranks);
 
 }  // namespace oryx

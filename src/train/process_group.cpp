@@ -107,10 +107,10 @@ ProcessGroup::Wait ProcessGroup::reduce_scatter(const at::Tensor& whole) {
   return connection_->run([&] { return connection_->backend->_reduce_scatter_base(out, in); });
 }
 
-void ProcessGroup::all_gather(const at::Tensor& whole) {
-  if (!connection_) return;
+ProcessGroup::Wait ProcessGroup::all_gather(const at::Tensor& whole) {
+  if (!connection_) return [] {};
   at::Tensor out = whole, in = whole.chunk(size_)[rank_];
-  connection_->run([&] { return connection_->backend->_allgather_base(out, in); })();
+  return connection_->run([&] { return connection_->backend->_allgather_base(out, in); });
 }
 
 void ProcessGroup::broadcast(const at::Tensor& x) {

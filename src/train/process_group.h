@@ -35,7 +35,7 @@ class ProcessGroup {
   // The sum over ranks of slice r of [size * n] elements replaces slice r on rank r; the other slices are undefined.
   Wait reduce_scatter(const at::Tensor& whole);
   // Slice r of rank r replaces slice r everywhere.
-  void all_gather(const at::Tensor& whole);
+  Wait all_gather(const at::Tensor& whole);
   void broadcast(const at::Tensor& x);  // from rank 0
   // Sends in_counts[r] elements to rank r, in order, and receives out_counts[r] from it.
   at::Tensor all_to_all(const at::Tensor& in, std::vector<int64_t> in_counts, std::vector<int64_t> out_counts);

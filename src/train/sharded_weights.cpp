@@ -131,7 +131,9 @@ void ShardedWeights::finish_reduction(std::vector<double>& values) {
 }
 
 void ShardedWeights::gather() {
-  for (const Bucket& bucket : buckets_) group_.all_gather(bucket.weights);
+  std::vector<ProcessGroup::Wait> gathered;
+  for (const Bucket& bucket : buckets_) gathered.push_back(group_.all_gather(bucket.weights));
+  for (const auto& wait : gathered) wait();
 }
 
 void ShardedWeights::broadcast() {
@@ -208,7 +210,7 @@ std::vector<at::Tensor> ShardedWeights::collect(const std::vector<at::Tensor>& p
       const auto part = part_in_slice(bucket.layout, entry, group_.size(), group_.rank());
       flat.slice(0, part.begin, part.end).copy_(pieces[entry.weight]);
     }
-    group_.all_gather(flat);
+    group_.all_gather(flat)();
     if (!group_.first()) continue;
     for (const auto& [i, begin, end] : bucket.layout.entries)
       whole[i] = flat.slice(0, begin, end).view(weights_[i].sizes()).to(at::kCPU, at::kFloat, false, /*copy=*/true);

@@ -46,9 +46,6 @@ TEST(BucketLayout, AboutSixteenBucketsFromTheLastWeightOn) {
   size_t next = 99;
   for (const BucketLayout& bucket : buckets)
     for (const auto& entry : bucket.entries) EXPECT_EQ(entry.weight, next--);
-  // Large models have more of them, so that none takes long.
-  const auto large = lay_out_buckets(std::vector<int64_t>(200, int64_t{8} << 20), std::vector<bool>(200), 4);
-  EXPECT_GE(large.size(), 48u);
 }
 
 }  // namespace
