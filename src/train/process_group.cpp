@@ -168,6 +168,7 @@ void ProcessGroup::finish() {
   };
   wait_for_all("oryx/done", kAsLongAsItTakes);
   from_first();
+  connection_->backend->shutdown();
   connection_->monitor.stop();
   // Rank 0 serves the store until the others need it no longer.
   wait_for_all("oryx/gone", std::chrono::seconds(10));
