@@ -128,7 +128,10 @@ void ShardedWeights::finish_reduction(std::vector<double>& values) {
   const auto own = all.begin() + static_cast<std::ptrdiff_t>(present_.size());
   std::copy(all.begin(), own, present_.begin());
   std::copy(own, all.end(), values.begin());
-  for (Bucket& bucket : buckets_) bucket.reduced();
+  for (Bucket& bucket : buckets_) {
+    bucket.reduced();
+    bucket.reduced = nullptr;  // and with it what the operation kept in memory
+  }
 }
 
 void ShardedWeights::gather() {
