@@ -60,10 +60,10 @@ target_include_directories(oryx_c10d SYSTEM INTERFACE ${ORYX_GLOO_INCLUDE})
 if(ORYX_CUDA)
   file(GLOB _cuda_hints ${_torch_prefix}/../nvidia/*/include /usr/local/cuda/include)
   find_path(ORYX_NCCL_INCLUDE nccl.h HINTS ${_cuda_hints})
-  find_path(ORYX_CUDA_INCLUDE cuda_runtime_api.h HINTS ${_cuda_hints})
+  find_path(ORYX_CUDA_INCLUDE cublas_v2.h HINTS ${_cuda_hints})
   if(NOT ORYX_NCCL_INCLUDE OR NOT ORYX_CUDA_INCLUDE)
-    message(FATAL_ERROR "nccl.h or cuda_runtime_api.h was not found: install the CUDA toolkit and NCCL's headers, or the "
-                        "wheels nvidia-cuda-runtime and nvidia-nccl-cu13 that LibTorch itself depends on")
+    message(FATAL_ERROR "nccl.h or cublas_v2.h was not found: install the CUDA toolkit and NCCL's headers, or torch's wheel "
+                        "with all that it depends on")
   endif()
   target_compile_definitions(oryx_c10d INTERFACE USE_C10D_NCCL)
   target_include_directories(oryx_c10d SYSTEM INTERFACE ${ORYX_NCCL_INCLUDE} ${ORYX_CUDA_INCLUDE})

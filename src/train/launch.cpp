@@ -60,8 +60,8 @@ Launch Launch::from_environment() {
     const char* address = get("MASTER_ADDR");
     require(address != nullptr && get("MASTER_PORT") != nullptr,
             "{}={} says that {} processes train together, but {} is not set; set MASTER_ADDR to the name of rank 0's "
-            "machine and MASTER_PORT to a port that is free there",
-            names.ranks, launch.ranks, launch.ranks, address == nullptr ? "MASTER_ADDR" : "MASTER_PORT");
+            "machine and MASTER_PORT to a port that is free there, or unset {} to train with one process",
+            names.ranks, launch.ranks, launch.ranks, address == nullptr ? "MASTER_ADDR" : "MASTER_PORT", names.ranks);
     launch.address = address;
     launch.port = number("MASTER_PORT", 1, 65535);
     const char* agent = get("TORCHELASTIC_USE_AGENT_STORE");

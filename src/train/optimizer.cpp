@@ -18,6 +18,10 @@
 
 namespace oryx {
 
+static at::Tensor copy_to_cpu(const at::Tensor& x) {
+  return x.to(at::kCPU, x.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+}
+
 bool suits_muon(const WeightSpec& spec) {
   // Decay goes with being a matrix; an untied head is one too, but its rows are looked up like the embedding's.
   return spec.decay && spec.use != WeightSpec::Use::embedding;
@@ -34,6 +38,10 @@ Optimizer::Optimizer(const LanguageModel& model, OptimizerOptions options, Shard
                            muon ? at::Tensor() : zeros(),
                            muon ? at::Tensor() : at::zeros({}, weight.options().requires_grad(false))});
   }
+}
+
+bool Optimizer::is_first() const {
+  return shards_ == nullptr || shards_->group().first();
 }
 
 at::Tensor Optimizer::gradient(size_t i) const {
@@ -118,23 +126,34 @@ std::vector<at::Tensor> Optimizer::moments(at::Tensor Parameter::*moment) const 
   return out;
 }
 
+std::vector<at::Tensor> Optimizer::collect(at::Tensor Parameter::*moment) const {
+  std::vector<at::Tensor> all = moments(moment);
+  if (shards_ != nullptr) return shards_->collect(all);
+  for (at::Tensor& x : all)
+    if (x.defined()) x = copy_to_cpu(x);
+  return all;
+}
+
+void Optimizer::distribute(const std::vector<at::Tensor>& whole, at::Tensor Parameter::*moment) {
+  const std::vector<at::Tensor> to = moments(moment);
+  if (shards_ != nullptr) return shards_->distribute(whole, to);
+  for (size_t i = 0; i < to.size(); ++i)
+    if (to[i].defined()) to[i].copy_(whole[i]);
+}
+
 std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
-  std::vector<at::Tensor> first = moments(&Parameter::first), second = moments(&Parameter::second);
-  if (shards_ != nullptr) first = shards_->collect(first), second = shards_->collect(second);
-  if (shards_ != nullptr && !shards_->group().first()) return {};
-  const auto copy = [](const at::Tensor& x) { return x.to(at::kCPU, x.scalar_type(), false, /*copy=*/true); };
+  const std::vector<at::Tensor> first = collect(&Parameter::first), second = collect(&Parameter::second);
   std::vector<std::pair<std::string, at::Tensor>> out;
+  if (!is_first()) return out;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& p = parameters_[i];
-    if (shards_ == nullptr) first[i] = copy(first[i]);
     if (p.muon) {
       out.emplace_back(p.name + ".momentum", first[i]);
       continue;
     }
-    if (shards_ == nullptr) second[i] = copy(second[i]);
     out.emplace_back(p.name + ".exp_avg", first[i]);
     out.emplace_back(p.name + ".exp_avg_sq", second[i]);
-    out.emplace_back(p.name + ".step", copy(p.updates));
+    out.emplace_back(p.name + ".step", copy_to_cpu(p.updates));
   }
   return out;
 }
@@ -147,29 +166,18 @@ void Optimizer::load_state(const std::map<std::string, at::Tensor>& state) {
             "the optimizer's state lacks '{}' in this model's shape", name);
     return found->second;
   };
-  std::vector<at::Tensor> first(parameters_.size()), second(parameters_.size()), updates(parameters_.size());
-  const bool given = shards_ == nullptr || shards_->group().first();
-  for (size_t i = 0; given && i < parameters_.size(); ++i) {
+  std::vector<at::Tensor> first(parameters_.size()), second(parameters_.size());
+  for (size_t i = 0; is_first() && i < parameters_.size(); ++i) {
     const Parameter& p = parameters_[i];
     first[i] = find(p.name + (p.muon ? ".momentum" : ".exp_avg"), p.shape);
     if (p.muon) continue;
     second[i] = find(p.name + ".exp_avg_sq", p.shape);
-    updates[i] = find(p.name + ".step", {});
+    p.updates.copy_(find(p.name + ".step", {}));
   }
-  if (shards_ != nullptr) {
-    shards_->distribute(first, moments(&Parameter::first));
-    shards_->distribute(second, moments(&Parameter::second));
-  }
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    Parameter& p = parameters_[i];
-    if (shards_ == nullptr) {
-      p.first.copy_(first[i]);
-      if (!p.muon) p.second.copy_(second[i]);
-    }
-    if (p.muon) continue;
-    if (given) p.updates.copy_(updates[i]);
-    if (shards_ != nullptr) shards_->group().broadcast(p.updates);
-  }
+  distribute(first, &Parameter::first);
+  distribute(second, &Parameter::second);
+  for (const Parameter& p : parameters_)
+    if (shards_ != nullptr && !p.muon) shards_->group().broadcast(p.updates);
 }
 
 }  // namespace oryx

@@ -49,7 +49,11 @@ class Optimizer {
   };
   at::Tensor gradient(size_t i) const;  // like the parameter's weight; undefined when there is none
   void step_muon(double lr);
-  std::vector<at::Tensor> moments(at::Tensor Parameter::*moment) const;
+  std::vector<at::Tensor> moments(at::Tensor Parameter::*moment) const;  // by weight; of this rank's pieces
+  // Between this rank's pieces and whole tensors: copies on the CPU of the first rank.
+  std::vector<at::Tensor> collect(at::Tensor Parameter::*moment) const;
+  void distribute(const std::vector<at::Tensor>& whole, at::Tensor Parameter::*moment);
+  bool is_first() const;  // of the ranks
 
   OptimizerOptions options_;
   std::vector<Parameter> parameters_;

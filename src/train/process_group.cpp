@@ -3,7 +3,9 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
 #include <thread>
@@ -154,8 +156,14 @@ std::string ProcessGroup::from_first(const std::string& text) {
 void ProcessGroup::fail(const std::string& message) {
   if (!connection_) return;
   connection_->monitor.fail(first_line(message));
-  // Its destructor would wait for operations that the others never begin.
+  // Operations that the others never begin would be waited for, here and by what runs at exit.
   connection_->backend.release();
+  on_exit(
+      [](int status, void*) {
+        std::fflush(nullptr);
+        ::_exit(status);
+      },
+      nullptr);
 }
 
 void ProcessGroup::finish() {
@@ -168,6 +176,7 @@ void ProcessGroup::finish() {
   };
   wait_for_all("oryx/done", kAsLongAsItTakes);
   from_first();
+  connection_->backend->shutdown();
   connection_->monitor.stop();
   // Rank 0 serves the store until the others need it no longer.
   wait_for_all("oryx/gone", std::chrono::seconds(10));

@@ -82,7 +82,7 @@ void RankMonitor::run() {
     watch();
   } catch (const std::exception&) {
     if (!wait_or_stop(std::chrono::milliseconds(0)))
-      end_process(rank_, "rank 0, or the launcher that keeps the ranks together, is gone: its connection broke");
+      end_process(rank_, "rank 0 is gone (or the launcher, where it keeps the ranks together): the connection broke");
   }
 }
 

@@ -2,8 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
@@ -34,8 +35,8 @@ ShardedWeights::ShardedWeights(const LanguageModel& model, const std::vector<boo
   c10::NoGradGuard no_grad;
   // Muon keeps one moment where AdamW keeps two.
   for (BucketLayout& layout : lay_out_buckets(sizes, whole, group.size())) {
-    const auto options = weights_.front().options().requires_grad(false);
-    Bucket bucket{std::move(layout), at::zeros({layout.size}, options), at::zeros({layout.size}, options), 0, nullptr};
+    const at::Tensor zeros = at::zeros({layout.size}, weights_.front().options().requires_grad(false));
+    Bucket bucket{std::move(layout), zeros, at::zeros_like(zeros), 0, nullptr};
     for (size_t e = 0; e < bucket.layout.entries.size(); ++e) {
       const auto& [i, begin, end] = bucket.layout.entries[e];
       places_[i] = {buckets_.size(), e};
@@ -127,7 +128,10 @@ void ShardedWeights::finish_reduction(std::vector<double>& values) {
   const auto own = all.begin() + static_cast<std::ptrdiff_t>(present_.size());
   std::copy(all.begin(), own, present_.begin());
   std::copy(own, all.end(), values.begin());
-  for (Bucket& bucket : buckets_) bucket.reduced();
+  for (Bucket& bucket : buckets_) {
+    bucket.reduced();
+    bucket.reduced = nullptr;  // and with it what the operation kept in memory
+  }
 }
 
 void ShardedWeights::gather() {
@@ -178,17 +182,17 @@ std::vector<at::Tensor> ShardedWeights::on_whole(const std::vector<at::Tensor>& 
   if (out.empty()) return std::vector<at::Tensor>(pieces.size());
   const at::Tensor in = group_.all_to_all(at::cat(out), out_counts, in_counts);
   // In: from each rank its pieces of the matrices owned here. Pieces of rising ranks make up a matrix.
-  std::vector<int64_t> at(ranks);
-  std::exclusive_scan(in_counts.begin(), in_counts.end(), at.begin(), int64_t{0});
+  std::vector<int64_t> next(ranks);  // of each rank, the beginning of its next piece
+  std::exclusive_scan(in_counts.begin(), in_counts.end(), next.begin(), int64_t{0});
   const at::Tensor back = at::empty_like(in);
   for (const size_t i : owned) {
-    std::vector<at::Tensor> parts;
-    for (int r = 0; r < ranks; ++r) parts.push_back(in.narrow(0, at[r], piece_size(i, r)));
+    std::vector<at::Tensor> parts(ranks);
+    for (int r = 0; r < ranks; ++r) parts[r] = in.narrow(0, next[r], piece_size(i, r));
     const at::Tensor result = f(at::cat(parts).view(weights_[i].sizes())).reshape(-1);
     for (int64_t r = 0, begin = 0; r < ranks; ++r) {
       const int64_t size = piece_size(i, static_cast<int>(r));
-      back.narrow(0, at[r], size).copy_(result.narrow(0, begin, size));
-      begin += size, at[r] += size;
+      back.narrow(0, next[r], size).copy_(result.narrow(0, begin, size));
+      begin += size, next[r] += size;
     }
   }
   const at::Tensor returned = group_.all_to_all(back, in_counts, out_counts);

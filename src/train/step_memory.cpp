@@ -134,6 +134,7 @@ StepMemory predict_step_memory(Recipe recipe, at::Device device, int ranks) {
     const double growth = static_cast<double>(t.micro_batch_tokens) / static_cast<double>(kMostTokens);
     out.program = before + static_cast<int64_t>(std::max(0.0, beside) * std::max(1.0, growth));
   }
+  if (device.is_cpu() && ranks > 1) out.program += out.gradients;  // copies that Gloo reduces
   if (layers > 2) {
     const double kept = all.kept - measure_at(recipe, 1, device).kept;  // by a layer
     // The peak of the backward pass lies at its beginning or at its end, where all gradients are.

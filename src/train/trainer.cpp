@@ -1,7 +1,6 @@
 #include "train/trainer.h"
 
 #include <ATen/TensorOperators.h>
-
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <chrono>
