@@ -76,7 +76,8 @@ class Bench(OryxCase):
         self.assertGreaterEqual(row["samples"], 3)
         self.assertAlmostEqual(row["tokens_per_s"] * row["ms"] / 1e3, 128)
         self.assertAlmostEqual(row["gflops"], row["tokens_per_s"] * row["flops_per_token"] / 1e9)
-        self.assertAlmostEqual(row["fraction_of_ceiling"], row["gflops"] / result["ceilings"]["bf16_gflops"])
+        self.assertAlmostEqual(row["fraction_of_ceiling"], row["gflops"] / max(
+            result["ceilings"][key] for key in ("bf16_gflops", "bf16_library_gflops")))
         # At 64 tokens attention does a sixteenth of what it does at the 1024 of the preset.
         self.assertTrue(0 < row["flops_per_token"] < 3 * max(flops.values()))
         self.assertGreater(row["peak_bytes"], 3 * 4 * row["parameters"])  # weights and two moments, if nothing else
