@@ -46,3 +46,25 @@ target_link_options(oryx_torch INTERFACE -Wl,-rpath,${_torch_lib} -Wl,--disable-
 foreach(dir ${_nvidia_libs})
   target_link_options(oryx_torch INTERFACE -Wl,-rpath,${dir} -Wl,-rpath-link,${dir})
 endforeach()
+
+# oryx::c10d: what the process groups of LibTorch need besides. Its wheel carries Gloo and, for CUDA, links NCCL, but has
+# the headers of neither, nor CUDA's.
+add_library(oryx_c10d INTERFACE)
+add_library(oryx::c10d ALIAS oryx_c10d)
+target_compile_definitions(oryx_c10d INTERFACE USE_DISTRIBUTED USE_C10D_GLOO)
+find_path(ORYX_GLOO_INCLUDE gloo/context.h)
+if(NOT ORYX_GLOO_INCLUDE)
+  message(FATAL_ERROR "gloo/context.h was not found: install libgloo-dev (scripts/setup does)")
+endif()
+target_include_directories(oryx_c10d SYSTEM INTERFACE ${ORYX_GLOO_INCLUDE})
+if(ORYX_CUDA)
+  file(GLOB _cuda_hints ${_torch_prefix}/../nvidia/*/include /usr/local/cuda/include)
+  find_path(ORYX_NCCL_INCLUDE nccl.h HINTS ${_cuda_hints})
+  find_path(ORYX_CUDA_INCLUDE cuda_runtime_api.h HINTS ${_cuda_hints})
+  if(NOT ORYX_NCCL_INCLUDE OR NOT ORYX_CUDA_INCLUDE)
+    message(FATAL_ERROR "nccl.h or cuda_runtime_api.h was not found: install the CUDA toolkit and NCCL's headers, or the "
+                        "wheels nvidia-cuda-runtime and nvidia-nccl-cu13 that LibTorch itself depends on")
+  endif()
+  target_compile_definitions(oryx_c10d INTERFACE USE_C10D_NCCL)
+  target_include_directories(oryx_c10d SYSTEM INTERFACE ${ORYX_NCCL_INCLUDE} ${ORYX_CUDA_INCLUDE})
+endif()

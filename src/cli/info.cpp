@@ -65,12 +65,15 @@ void add_info(CLI::App& app, Common& common) {
   struct Options {
     std::string name, recipe;
     std::vector<std::string> set;
+    int ranks = 1;
   };
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("info", "Parameters, tie ratio, flops and cache sizes of a preset or model");
   command->add_option("MODEL", options->name, "A preset or a model directory; left out with --train");
   command->add_option("--train", options->recipe, "A recipe: its model, and the memory that a step of training takes");
   command->add_option("--set", options->set, "Replace a key of the recipe: table.key=value");
+  command->add_option("--ranks", options->ranks, "With --train: the processes that share the work")
+      ->check(CLI::PositiveNumber);
   command->callback([options, &common] {
     require(options->name.empty() != options->recipe.empty(), "info wants either MODEL or --train RECIPE");
     require(!options->recipe.empty() || options->set.empty(), "--set goes with --train RECIPE");
@@ -82,7 +85,7 @@ void add_info(CLI::App& app, Common& common) {
         print_text(config);
       return;
     }
-    const TrainInfo info = train_info(options->recipe, options->set, common.torch_device());
+    const TrainInfo info = train_info(options->recipe, options->set, common.torch_device(), options->ranks);
     if (common.json) {
       Json json = to_json(info.model);
       json["train"] = info.to_json();

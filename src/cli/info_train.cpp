@@ -7,7 +7,7 @@
 
 namespace oryx::cli {
 
-TrainInfo train_info(const std::string& path, const std::vector<std::string>& overrides, at::Device device) {
+TrainInfo train_info(const std::string& path, const std::vector<std::string>& overrides, at::Device device, int ranks) {
   Json json = load_toml(path);
   for (const std::string& assignment : overrides) apply_override(json, assignment);
   Recipe recipe = Recipe::from_json(json, path, std::filesystem::path(path).parent_path());
@@ -16,7 +16,7 @@ TrainInfo train_info(const std::string& path, const std::vector<std::string>& ov
     recipe.model.vocab_size = data.tokenizer.empty() ? data.vocab : Tokenizer::load(data.tokenizer).vocab_size();
   TrainInfo info;
   info.model = recipe.model;
-  info.memory = predict_step_memory(recipe, device);
+  info.memory = predict_step_memory(recipe, device, ranks);
   return info;
 }
 

@@ -8,15 +8,18 @@
 
 #ifdef ORYX_CUDA
 #include <ATen/Context.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #endif
 
 namespace oryx::cli {
 
-at::Device Common::torch_device() const {
+at::Device Common::torch_device([[maybe_unused]] int gpu) const {
   if (device == "cpu") return at::kCPU;
 #ifdef ORYX_CUDA
   require(at::globalContext().hasCUDA(), "--device cuda: no usable GPU was found; use --device cpu");
-  return {at::kCUDA, 0};
+  const int count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
+  require(gpu < count, "--device cuda: process {} of this machine has no GPU of its own, there are {}", gpu, count);
+  return {at::kCUDA, static_cast<c10::DeviceIndex>(gpu)};
 #else
   input_error("--device cuda: this build has no CUDA; build with 'cmake --preset cuda', or use --device cpu");
 #endif

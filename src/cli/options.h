@@ -16,7 +16,7 @@ struct Common {
   int threads = 0;             // 0: all cores
   std::string device = "cpu";  // cpu | cuda
   std::string dtype = "fp32";  // fp32 | bf16: of the computation
-  at::Device torch_device() const;
+  at::Device torch_device(int gpu = 0) const;
   at::ScalarType torch_type() const { return dtype == "bf16" ? at::kBFloat16 : at::kFloat; }
   // A model for inference.
   LanguageModel load_model(const std::string& directory) const;

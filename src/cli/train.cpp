@@ -1,7 +1,11 @@
 #include "train/trainer.h"
 
+#include <ATen/Parallel.h>
+
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <thread>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -31,8 +35,14 @@ void add_train(CLI::App& app, Common& common) {
     for (const std::string& assignment : options->set) apply_override(json, assignment);
     const Recipe recipe = Recipe::from_json(json, options->recipe, path.parent_path());
     const std::filesystem::path out = options->out.empty() ? "out" / path.stem() : std::filesystem::path(options->out);
-    const TrainResult result = train(recipe, {out, options->resume, common.torch_device(), print_recipe});
-    if (common.json)
+    const Launch launch = Launch::from_environment();
+    if (launch.local_ranks > 1 && common.threads == 0)
+      at::set_num_threads(std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / launch.local_ranks));
+    const at::Device device = common.torch_device(launch.local_rank);
+    const TrainResult result = train(recipe, {out, options->resume, device, launch, print_recipe});
+    if (launch.rank != 0) {
+      // Rank 0 speaks for all.
+    } else if (common.json)
       Common::print({{"steps", result.steps},
                      {"tokens", result.tokens},
                      {"loss", std::isfinite(result.loss) ? Json(result.loss) : Json()},

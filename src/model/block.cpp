@@ -6,6 +6,8 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softplus.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
 
@@ -24,8 +26,23 @@ namespace {
 
 constexpr double kUnitEps = 1e-6;  // DESIGN section 2, below the root of the keys' length
 
+// x's rows at indices that differ from each other, so that nothing has to be added up in the backward pass.
+struct RowsFunction : torch::autograd::Function<RowsFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& index) {
+    ctx->save_for_backward({index});
+    ctx->saved_data["sizes"] = x.sizes().vec();
+    return x.index_select(0, index);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const at::Tensor index = ctx->get_saved_variables()[0];
+    const auto sizes = ctx->saved_data["sizes"].toIntVector();
+    return {at::zeros(sizes, grads[0].options()).index_copy_(0, index, grads[0]), at::Tensor()};
+  }
+};
+
 at::Tensor rows(const at::Tensor& x, const std::optional<at::Tensor>& index) {
-  return index ? x.index_select(0, *index) : x;
+  return index ? RowsFunction::apply(x, *index) : x;
 }
 
 }  // namespace
@@ -153,7 +170,7 @@ at::Tensor Block::forward(const at::Tensor& x, const SequenceLayout& layout, std
   const bool keeps_state = !caches.empty() && caches[0]->has_state();
   if (reads.recurrent_count > 0 || keeps_state) by_recurrence = recurrent(h, written, layout, caches, final_state);
   if (!caches.empty()) stage_ends(written, final_state, caches);
-  at::Tensor o = reads.merge                 ? at::cat({by_attention, by_recurrence}).index_select(0, *reads.merge)
+  at::Tensor o = reads.merge                 ? rows(at::cat({by_attention, by_recurrence}), reads.merge)
                  : reads.attention_count > 0 ? by_attention
                                              : by_recurrence;
   o = ops::gated_rms_norm(o, project(h, "mixer.gate_proj.weight", H), weight("mixer.o_norm.weight"),

@@ -54,29 +54,6 @@ void link_best(const fs::path& run, int64_t step) {
   if (error) Progress::say(fmt::format("cannot write the link {}: {}", link.string(), error.message()));
 }
 
-Json to_json(const TrainerState& state) {
-  return {{"step", state.step},
-          {"tokens", state.tokens},
-          {"best_loss", state.best_loss ? Json(*state.best_loss) : Json()},
-          {"best_step", state.best_step},
-          {"guard", state.guard},
-          {"recipe", state.recipe}};
-}
-
-TrainerState read_state(const fs::path& checkpoint) {
-  const Json json = load_json(checkpoint / "trainer.json");
-  Fields fields(json, (checkpoint / "trainer.json").string());
-  TrainerState state;
-  state.step = fields.integer("step");
-  state.tokens = fields.integer("tokens");
-  if (!fields.raw("best_loss").is_null()) state.best_loss = fields.number("best_loss");
-  state.best_step = fields.integer("best_step");
-  state.guard = fields.raw("guard");
-  state.recipe = fields.raw("recipe");
-  fields.finish();
-  return state;
-}
-
 void write_tensors(const fs::path& path, const NamedTensors& tensors) {
   std::vector<std::pair<std::string, StoredTensor>> stored;
   for (const auto& [name, x] : tensors) {
@@ -116,6 +93,24 @@ void check_same_recipe(const Json& before, const Json& now, const fs::path& chec
 
 }  // namespace
 
+Json TrainerState::to_json() const {
+  return {{"step", step},           {"tokens", tokens}, {"best_loss", best_loss ? Json(*best_loss) : Json()},
+          {"best_step", best_step}, {"guard", guard},   {"recipe", recipe}};
+}
+
+TrainerState TrainerState::from_json(const Json& json, const std::string& source) {
+  Fields fields(json, source);
+  TrainerState state;
+  state.step = fields.integer("step");
+  state.tokens = fields.integer("tokens");
+  if (!fields.raw("best_loss").is_null()) state.best_loss = fields.number("best_loss");
+  state.best_step = fields.integer("best_step");
+  state.guard = fields.raw("guard");
+  state.recipe = fields.raw("recipe");
+  fields.finish();
+  return state;
+}
+
 CheckpointWriter::CheckpointWriter(fs::path run, int64_t keep) : run_(std::move(run)), keep_(keep) {}
 
 CheckpointWriter::~CheckpointWriter() {
@@ -126,7 +121,6 @@ void CheckpointWriter::save(const LanguageModel& model, const Optimizer& optimiz
                             std::function<void(const fs::path&)> extras) {
   wait();
   NamedTensors moments = optimizer.state();
-  for (auto& [name, x] : moments) x = x.to(at::kCPU, x.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
   // The thread does no tensor arithmetic: it would bring a second pool of threads to life.
   writing_ =
       std::async(std::launch::async, [run = run_, keep = keep_, copy = model.snapshot(), moments = std::move(moments),
@@ -134,7 +128,7 @@ void CheckpointWriter::save(const LanguageModel& model, const Optimizer& optimiz
         StagedDirectory staged(run / "checkpoints" / directory_name(state.step));
         copy.save(staged.path(), kShardBytes, /*full_precision=*/true);
         write_tensors(staged.path() / "optimizer.safetensors", moments);
-        write_file_atomically(staged.path() / "trainer.json", to_json(state).dump(2) + "\n");
+        write_file_atomically(staged.path() / "trainer.json", state.to_json().dump(2) + "\n");
         if (extras) extras(staged.path());
         write_checksums(staged.path());
         staged.commit();
@@ -182,7 +176,8 @@ std::optional<TrainerState> load_newest_checkpoint(const fs::path& run, const Js
       damaged.emplace_back(*checkpoint, *damage);
       continue;
     }
-    const TrainerState state = read_state(*checkpoint);
+    const fs::path file = *checkpoint / "trainer.json";
+    const TrainerState state = TrainerState::from_json(load_json(file), file.string());
     check_same_recipe(state.recipe, recipe, *checkpoint);
     const LanguageModel saved = LanguageModel::load(*checkpoint);
     require(saved.config() == model.config(), "{}: the checkpoint's model is not the recipe's", checkpoint->string());

@@ -21,6 +21,9 @@ struct TrainerState {
   Json guard;                       // StepGuard::state
   std::optional<double> best_loss;  // lowest mean validation loss so far, and its step
   int64_t best_step = 0;
+
+  Json to_json() const;
+  static TrainerState from_json(const Json& json, const std::string& source);
 };
 
 // Writes checkpoints while training goes on. Of those in DIR the newest `keep` stay, and the one of the best validation
@@ -32,8 +35,9 @@ class CheckpointWriter {
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
   ~CheckpointWriter();  // waits
 
-  // Returns when the model and the optimizer's state are copied; first waits for an earlier checkpoint that is still
-  // being written. `extras` puts further files into the directory. Throws what went wrong with the earlier one.
+  // Returns when the model and the optimizer's state are copied (with several ranks, Optimizer::state is collective);
+  // first waits for an earlier checkpoint that is still being written. `extras` puts further files into the directory.
+  // Throws what went wrong with the earlier one.
   void save(const LanguageModel& model, const Optimizer& optimizer, TrainerState state,
             std::function<void(const std::filesystem::path&)> extras);
   void check();  // throws what went wrong, if a write has ended badly

@@ -5,7 +5,6 @@
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/mm.h>
 
-#include <algorithm>
 #include <cmath>
 
 namespace oryx {
@@ -23,12 +22,13 @@ at::Tensor orthogonalize(const at::Tensor& m) {
   return tall ? x.t() : x;
 }
 
-void muon_update(at::Tensor& weight, const at::Tensor& gradient, at::Tensor& momentum, double lr, double decay,
-                 double mu) {
+at::Tensor muon_momentum(const at::Tensor& gradient, at::Tensor& momentum, double mu) {
   momentum.lerp_(gradient, 1 - mu);
-  const at::Tensor update = orthogonalize(at::lerp(gradient, momentum, mu));
-  const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(weight.size(0), weight.size(1))));
-  weight.mul_(1 - lr * decay).sub_(update, lr * scale);
+  return at::lerp(gradient, momentum, mu);
+}
+
+void muon_apply(at::Tensor& weight, const at::Tensor& orthogonal, int64_t longer_side, double lr, double decay) {
+  weight.mul_(1 - lr * decay).sub_(orthogonal, lr * 0.2 * std::sqrt(static_cast<double>(longer_side)));
 }
 
 }  // namespace oryx

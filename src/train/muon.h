@@ -13,10 +13,13 @@ namespace oryx {
 // kept.
 at::Tensor orthogonalize(const at::Tensor& m);
 
-// One update in place: M <- mu M + (1 - mu) G;  w <- (1 - lr decay) w - lr 0.2 sqrt(max(rows, columns)) U V^T of the
-// Nesterov step (1 - mu) G + mu M. The factor gives the update the size that AdamW's has, so that the learning rate and
-// the weight decay of AdamW serve both (Liu et al. 2025, arXiv 2502.16982).
-void muon_update(at::Tensor& weight, const at::Tensor& gradient, at::Tensor& momentum, double lr, double decay,
-                 double mu);
+// One update in place, in two steps with the orthogonalization between them; both go element by element, and so serve
+// parts of a matrix too:
+//   M <- mu M + (1 - mu) G, which returns the Nesterov step (1 - mu) G + mu M;
+//   w <- (1 - lr decay) w - lr 0.2 sqrt(longer side) U V^T of that step.
+// The factor gives the update the size that AdamW's has, so that the learning rate and the weight decay of AdamW serve
+// both (Liu et al. 2025, arXiv 2502.16982).
+at::Tensor muon_momentum(const at::Tensor& gradient, at::Tensor& momentum, double mu);
+void muon_apply(at::Tensor& weight, const at::Tensor& orthogonal, int64_t longer_side, double lr, double decay);
 
 }  // namespace oryx

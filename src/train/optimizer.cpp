@@ -9,82 +9,166 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
 #include "train/muon.h"
+#include "train/sharded_weights.h"
 
 namespace oryx {
 
-Optimizer::Optimizer(const LanguageModel& model, OptimizerOptions options) : options_(options) {
+bool suits_muon(const WeightSpec& spec) {
+  // Decay goes with being a matrix; an untied head is one too, but its rows are looked up like the embedding's.
+  return spec.decay && spec.use != WeightSpec::Use::embedding;
+}
+
+Optimizer::Optimizer(const LanguageModel& model, OptimizerOptions options, ShardedWeights* shards)
+    : options_(options), shards_(shards) {
   const auto specs = weight_specs(model.config());
   for (size_t i = 0; i < specs.size(); ++i) {
-    const at::Tensor& weight = model.weights()[i].second;
+    const at::Tensor weight = shards != nullptr ? shards->piece(i) : model.weights()[i].second;
     const auto zeros = [&] { return at::zeros_like(weight).detach(); };
-    // Decay goes with being a matrix; an untied head is one too, but its rows are looked up like the embedding's.
-    const bool muon = options.muon && specs[i].decay && specs[i].use != WeightSpec::Use::embedding;
-    parameters_.push_back({specs[i].name, weight, specs[i].decay, muon, zeros(), muon ? at::Tensor() : zeros(),
+    const bool muon = options.muon && suits_muon(specs[i]);
+    parameters_.push_back({specs[i].name, specs[i].shape, weight, specs[i].decay, muon, zeros(),
+                           muon ? at::Tensor() : zeros(),
                            muon ? at::Tensor() : at::zeros({}, weight.options().requires_grad(false))});
   }
+}
+
+at::Tensor Optimizer::gradient(size_t i) const {
+  if (shards_ == nullptr) return parameters_[i].weight.grad();
+  return shards_->has_gradient(i) ? shards_->gradient_piece(i) : at::Tensor();
 }
 
 void Optimizer::step(double lr) {
   c10::NoGradGuard no_grad;
   for (bool decay : {true, false}) {
     std::vector<at::Tensor> weights, grads, first, second, updates;
-    for (Parameter& p : parameters_) {
-      if (p.muon || p.decay != decay || !p.weight.grad().defined()) continue;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      Parameter& p = parameters_[i];
+      const at::Tensor grad = gradient(i);
+      if (p.muon || p.decay != decay || !grad.defined()) continue;
+      p.updates.add_(1);
+      if (grad.numel() == 0) continue;
       weights.push_back(p.weight);
-      grads.push_back(p.weight.grad());
+      grads.push_back(grad);
       first.push_back(p.first);
       second.push_back(p.second);
-      updates.push_back(p.updates.add_(1));
+      updates.push_back(p.updates);
     }
     if (!weights.empty())
       at::_fused_adamw_(weights, grads, first, second, {}, updates, lr, options_.beta1, options_.beta2,
                         decay ? options_.weight_decay : 0.0, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
   }
-  for (Parameter& p : parameters_)
-    if (p.muon && p.weight.grad().defined())
-      muon_update(p.weight, p.weight.grad(), p.first, lr, options_.weight_decay, options_.momentum);
+  if (options_.muon) step_muon(lr);
+  if (shards_ != nullptr) shards_->gather();
+}
+
+void Optimizer::step_muon(double lr) {
+  const auto apply = [&](Parameter& p, const at::Tensor& orthogonal) {
+    muon_apply(p.weight, orthogonal, std::max(p.shape[0], p.shape[1]), lr, options_.weight_decay);
+  };
+  std::vector<at::Tensor> steps(parameters_.size());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    Parameter& p = parameters_[i];
+    const at::Tensor grad = gradient(i);
+    if (!p.muon || !grad.defined()) continue;
+    const at::Tensor step = muon_momentum(grad, p.first, options_.momentum);
+    if (shards_ != nullptr) {
+      steps[i] = step;
+    } else {
+      apply(p, orthogonalize(step));
+    }
+  }
+  if (shards_ == nullptr) return;
+  const auto updates = shards_->on_whole(steps, orthogonalize);
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (updates[i].defined()) apply(parameters_[i], updates[i]);
 }
 
 void Optimizer::zero_grad() {
+  if (shards_ != nullptr) return;  // ShardedWeights::begin_step
   for (Parameter& p : parameters_) p.weight.mutable_grad() = at::Tensor();
 }
 
 double Optimizer::clip_gradients(double max_norm) {
   c10::NoGradGuard no_grad;
   std::vector<at::Tensor> grads;
-  for (const Parameter& p : parameters_)
-    if (p.weight.grad().defined()) grads.push_back(p.weight.grad());
+  if (shards_ != nullptr) {
+    grads = shards_->gradient_slices();
+  } else {
+    for (size_t i = 0; i < parameters_.size(); ++i)
+      if (const at::Tensor grad = gradient(i); grad.defined()) grads.push_back(grad);
+  }
   if (grads.empty()) return 0;
-  const double norm = at::stack(at::_foreach_norm(grads, 2)).norm().item<double>();
+  double norm = at::stack(at::_foreach_norm(grads, 2)).norm().item<double>();
+  if (shards_ != nullptr) {
+    std::vector<double> square{norm * norm};
+    shards_->group().sum(square);
+    norm = std::sqrt(square[0]);
+  }
   if (max_norm > 0 && norm > max_norm && std::isfinite(norm)) at::_foreach_mul_(grads, max_norm / (norm + 1e-6));
   return norm;
 }
 
+std::vector<at::Tensor> Optimizer::moments(at::Tensor Parameter::*moment) const {
+  std::vector<at::Tensor> out;
+  for (const Parameter& p : parameters_) out.push_back(p.*moment);
+  return out;
+}
+
 std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
+  std::vector<at::Tensor> first = moments(&Parameter::first), second = moments(&Parameter::second);
+  if (shards_ != nullptr) first = shards_->collect(first), second = shards_->collect(second);
+  if (shards_ != nullptr && !shards_->group().first()) return {};
+  const auto copy = [](const at::Tensor& x) { return x.to(at::kCPU, x.scalar_type(), false, /*copy=*/true); };
   std::vector<std::pair<std::string, at::Tensor>> out;
-  for (const Parameter& p : parameters_) {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& p = parameters_[i];
+    if (shards_ == nullptr) first[i] = copy(first[i]);
     if (p.muon) {
-      out.emplace_back(p.name + ".momentum", p.first);
+      out.emplace_back(p.name + ".momentum", first[i]);
       continue;
     }
-    out.emplace_back(p.name + ".exp_avg", p.first);
-    out.emplace_back(p.name + ".exp_avg_sq", p.second);
-    out.emplace_back(p.name + ".step", p.updates);
+    if (shards_ == nullptr) second[i] = copy(second[i]);
+    out.emplace_back(p.name + ".exp_avg", first[i]);
+    out.emplace_back(p.name + ".exp_avg_sq", second[i]);
+    out.emplace_back(p.name + ".step", copy(p.updates));
   }
   return out;
 }
 
 void Optimizer::load_state(const std::map<std::string, at::Tensor>& state) {
   c10::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : this->state()) {
+  const auto find = [&](const std::string& name, at::IntArrayRef shape) {
     const auto found = state.find(name);
-    require(found != state.end() && found->second.sizes() == tensor.sizes(),
+    require(found != state.end() && found->second.sizes() == shape,
             "the optimizer's state lacks '{}' in this model's shape", name);
-    tensor.copy_(found->second);
+    return found->second;
+  };
+  std::vector<at::Tensor> first(parameters_.size()), second(parameters_.size()), updates(parameters_.size());
+  const bool given = shards_ == nullptr || shards_->group().first();
+  for (size_t i = 0; given && i < parameters_.size(); ++i) {
+    const Parameter& p = parameters_[i];
+    first[i] = find(p.name + (p.muon ? ".momentum" : ".exp_avg"), p.shape);
+    if (p.muon) continue;
+    second[i] = find(p.name + ".exp_avg_sq", p.shape);
+    updates[i] = find(p.name + ".step", {});
+  }
+  if (shards_ != nullptr) {
+    shards_->distribute(first, moments(&Parameter::first));
+    shards_->distribute(second, moments(&Parameter::second));
+  }
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    Parameter& p = parameters_[i];
+    if (shards_ == nullptr) {
+      p.first.copy_(first[i]);
+      if (!p.muon) p.second.copy_(second[i]);
+    }
+    if (p.muon) continue;
+    if (given) p.updates.copy_(updates[i]);
+    if (shards_ != nullptr) shards_->group().broadcast(p.updates);
   }
 }
 

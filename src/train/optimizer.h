@@ -10,6 +10,8 @@
 
 namespace oryx {
 
+class ShardedWeights;
+
 struct OptimizerOptions {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
   bool muon = false;  // for the layers' matrices
@@ -19,9 +21,11 @@ struct OptimizerOptions {
 // AdamW (Loshchilov and Hutter, arXiv 1711.05101) over a model's float32 weights, or Muon (train/muon.h) for the
 // matrices of its layers and AdamW for the rest (embedding, head, norms, ...). Weight decay applies to matrices
 // only: not to norms, A_log, dt_bias, D, scales, convolutions or the embedding (WeightSpec::decay).
+//
+// With `shards` this rank updates its pieces of the weights, and all functions but zero_grad are collective.
 class Optimizer {
  public:
-  Optimizer(const LanguageModel& model, OptimizerOptions options);
+  Optimizer(const LanguageModel& model, OptimizerOptions options, ShardedWeights* shards = nullptr);
 
   // One update with the gradients that the weights hold; a weight without one is left alone.
   void step(double lr);
@@ -30,20 +34,29 @@ class Optimizer {
   // gradient is not; they are then left as they are.
   double clip_gradients(double max_norm);
 
-  // Moments by weight name, and the count of updates, for checkpoints: AdamW's .exp_avg, .exp_avg_sq and .step, Muon's
-  // .momentum.
+  // Copies on the CPU (of several ranks only the first gets them) of moments by weight name, and the count of updates,
+  // for checkpoints: AdamW's .exp_avg, .exp_avg_sq and .step, Muon's .momentum.
   std::vector<std::pair<std::string, at::Tensor>> state() const;
   void load_state(const std::map<std::string, at::Tensor>& state);
 
  private:
   struct Parameter {
     std::string name;
-    at::Tensor weight;
+    std::vector<int64_t> shape;
+    at::Tensor weight;  // all of it, or this rank's piece
     bool decay, muon;
     at::Tensor first, second, updates;  // Muon: first alone
   };
+  at::Tensor gradient(size_t i) const;  // like the parameter's weight; undefined when there is none
+  void step_muon(double lr);
+  std::vector<at::Tensor> moments(at::Tensor Parameter::*moment) const;
+
   OptimizerOptions options_;
   std::vector<Parameter> parameters_;
+  ShardedWeights* shards_;
 };
+
+// Whether Muon, where it is chosen, updates a weight.
+bool suits_muon(const WeightSpec& spec);
 
 }  // namespace oryx

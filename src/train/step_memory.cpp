@@ -7,7 +7,9 @@
 
 #include "model/language_model.h"
 #include "model/recompute.h"
+#include "train/batch_share.h"
 #include "train/memory_meter.h"
+#include "train/optimizer.h"
 #include "train/resident_memory.h"
 
 namespace oryx {
@@ -102,21 +104,23 @@ Measured measure_at(const Recipe& recipe, int64_t layers, at::Device device) {
 
 }  // namespace
 
-StepMemory predict_step_memory(const Recipe& recipe, at::Device device) {
-  const auto& t = recipe.train;
+StepMemory predict_step_memory(Recipe recipe, at::Device device, int ranks) {
+  auto& t = recipe.train;
+  t.micro_batch_tokens =
+      BatchShare(t.batch_tokens, t.micro_batch_tokens, recipe.data.context, 0, ranks).micro_batch_tokens();
   StepMemory out;
-  int64_t layer_weights = 0, moments = 0, largest_by_muon = 0;
+  int64_t layer_weights = 0, moments = 0, by_muon = 0, largest_by_muon = 0;
   for (const WeightSpec& spec : weight_specs(recipe.model)) {
     int64_t bytes = 4;
     for (int64_t n : spec.shape) bytes *= n;
     out.weights += bytes;
     if (spec.name.starts_with("model.layers.0.")) layer_weights += bytes;
-    const bool muon = t.optimizer == "muon" && spec.decay && spec.use != WeightSpec::Use::embedding;
+    const bool muon = t.optimizer == "muon" && suits_muon(spec);
     moments += muon ? bytes : 2 * bytes;
-    if (muon) largest_by_muon = std::max(largest_by_muon, bytes);
+    if (muon) by_muon += bytes, largest_by_muon = std::max(largest_by_muon, bytes);
   }
   out.gradients = out.weights;
-  out.optimizer = moments;
+  out.optimizer = moments / ranks;
   out.checkpoint_copy = out.weights + moments;
 
   const int64_t layers = recipe.model.num_hidden_layers;
@@ -140,8 +144,10 @@ StepMemory predict_step_memory(const Recipe& recipe, at::Device device) {
   out.activations = static_cast<int64_t>(all.kept);
   const int64_t persistent = out.weights + out.optimizer + (parts ? out.gradients : 0);
   const int64_t passes = persistent + static_cast<int64_t>(std::max({all.forward, all.head, all.backward}));
-  // Muon's temporaries are half a dozen matrices of the size of the one that is being updated.
-  const int64_t update = out.weights + out.optimizer + out.gradients + 6 * largest_by_muon;
+  // Muon's temporaries are half a dozen matrices of the size of the one that is being updated; between ranks, what is
+  // sent and received on both ways besides (ShardedWeights::on_whole).
+  const int64_t travelling = ranks > 1 ? 4 * by_muon / ranks : 0;
+  const int64_t update = out.weights + out.optimizer + out.gradients + 6 * largest_by_muon + travelling;
   out.peak = std::max(passes, update) + out.program;
   return out;
 }

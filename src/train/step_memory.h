@@ -19,7 +19,8 @@ struct StepMemory {
 
 // Predicts without running the model: a few passes of the same one with one and with two layers and at most 4096 tokens
 // are measured; activations grow linearly with layers and tokens. What the operations keep is thereby always up to
-// date. The recipe's vocabulary must be known (Recipe::vocab_given, or recall).
-StepMemory predict_step_memory(const Recipe& recipe, at::Device device);
+// date. The recipe's vocabulary must be known (Recipe::vocab_given, or recall). Of several ranks, what each takes (a
+// checkpoint's copy is rank 0's alone).
+StepMemory predict_step_memory(Recipe recipe, at::Device device, int ranks = 1);
 
 }  // namespace oryx

@@ -2,19 +2,26 @@
 
 #include <ATen/TensorOperators.h>
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #include <chrono>
 #include <cmath>
+#include <csignal>
+#include <numeric>
 #include <optional>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
 #include "model/recompute.h"
+#include "train/batch_share.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/process_group.h"
 #include "train/resident_memory.h"
 #include "train/run_lock.h"
+#include "train/sharded_weights.h"
 #include "train/step_guard.h"
 #include "train/stop_signal.h"
 #include "train/training_data.h"
@@ -42,14 +49,33 @@ bool checkpoint_due(int64_t step, int64_t every) {
   return every > 0 && (step % every == 0 || step % every == (every + 1) / 2);
 }
 
+// Rank 0's are made first: it may have to learn a tokenizer.
+TrainingData make_data(Recipe& recipe, const fs::path& run, ProcessGroup& group) {
+  if (!group.first()) group.from_first();
+  TrainingData data(recipe, run, group.first());
+  if (group.first()) group.from_first();
+  return data;
+}
+
+std::unique_ptr<ShardedWeights> make_shards(const LanguageModel& model, const Recipe::Train& t, ProcessGroup& group) {
+  if (group.size() == 1) return nullptr;
+  std::vector<bool> whole;
+  for (const WeightSpec& spec : weight_specs(model.config()))
+    whole.push_back(t.optimizer == "muon" && suits_muon(spec));
+  return std::make_unique<ShardedWeights>(model, whole, group);
+}
+
 class Trainer {
  public:
-  Trainer(const Recipe& recipe, const TrainOptions& options)
+  Trainer(const Recipe& recipe, const TrainOptions& options, const BatchShare& share, ProcessGroup& group)
       : recipe_(recipe),
         options_(options),
-        data_(recipe_, options.out),
+        share_(share),
+        group_(group),
+        data_(make_data(recipe_, options.out, group)),
         model_(LanguageModel::random(recipe_.model, static_cast<uint64_t>(recipe_.train.seed), options.device)),
-        optimizer_(model_, optimizer_options(recipe_.train)),
+        shards_(make_shards(model_, recipe_.train, group)),
+        optimizer_(model_, optimizer_options(recipe_.train), shards_.get()),
         mixing_(make_mixing(recipe_.mixing, recipe_.model, recipe_.data.context)),
         resolved_(recipe_.to_json()),
         guard_(recipe_.train.nonfinite_limit, recipe_.train.outlier_z),
@@ -59,14 +85,13 @@ class Trainer {
 
   TrainResult run() {
     state_.recipe = resolved_;
-    if (const auto before = load_newest_checkpoint(options_.out, resolved_, model_, optimizer_)) {
-      state_ = *before;
-      guard_.load_state(state_.guard);
-    }
-    metrics_.emplace(options_.out, state_.step);
+    load_checkpoint();
     model_.require_gradients(true);
-    if (options_.started) options_.started(resolved_);
-    write_file_atomically(options_.out / "recipe.json", resolved_.dump(2) + "\n");
+    if (group_.first()) {
+      metrics_.emplace(options_.out, state_.step);
+      if (options_.started) options_.started(resolved_);
+      write_file_atomically(options_.out / "recipe.json", resolved_.dump(2) + "\n");
+    }
     const auto& t = recipe_.train;
     const int64_t steps = recipe_.steps();
     const auto begin = Clock::now();
@@ -82,7 +107,7 @@ class Trainer {
       result.loss = update.loss;
       checkpoints_.check();
       const bool last = state_.step == steps;
-      report(update, last, progress);
+      if (group_.first()) report(update, last, progress);
       require(
           !guard_.must_stop(),
           "stopped at step {}: {} steps in a row had a loss or gradient that is not finite (the loss is {}, the "
@@ -91,7 +116,7 @@ class Trainer {
           state_.step, guard_.in_a_row(), update.loss, update.grad_norm);
       bool best = false;
       if (last || (t.eval_every > 0 && state_.step % t.eval_every == 0)) best = validate() && t.checkpoint_every > 0;
-      const int signal = StopSignal::received();
+      const int signal = shards_ ? update.signal : StopSignal::received();
       // Weights that give no finite loss are not worth the place of better ones.
       const bool due = best || (guard_.in_a_row() == 0 && checkpoint_due(state_.step, t.checkpoint_every));
       if (signal != 0 || last || due) save_checkpoint();
@@ -103,7 +128,8 @@ class Trainer {
     }
     checkpoints_.wait();
     progress.finish(std::isnan(result.loss) ? "" : fmt::format("loss {:.4f}{}", result.loss, validation_note_));
-    if (result.stopped_by == 0) save_model();
+    if (result.stopped_by == 0 && group_.first()) save_model();
+    group_.finish();
     result.steps = state_.step, result.tokens = state_.tokens, result.skipped = guard_.skipped();
     result.seconds = seconds_since(begin);
     return result;
@@ -113,6 +139,7 @@ class Trainer {
   struct Update {
     double loss, lr, grad_norm;
     StepGuard::Verdict verdict;
+    int signal = 0;  // that some rank had received when the gradients were reduced: all stop together
   };
 
   // Tokens per second since the last report, evaluations left out.
@@ -153,12 +180,26 @@ class Trainer {
     rate_.restart(state_.tokens);
   }
 
+  // Rank 0 reads, and the others get it from there.
+  void load_checkpoint() {
+    const bool found = newest_checkpoint(options_.out).has_value();
+    if (group_.from_first(found ? "found" : "").empty()) return;
+    if (group_.first()) {
+      state_ = *load_newest_checkpoint(options_.out, resolved_, model_, optimizer_);
+    } else {
+      optimizer_.load_state({});
+    }
+    state_ = TrainerState::from_json(Json::parse(group_.from_first(state_.to_json().dump())), "rank 0's trainer.json");
+    guard_.load_state(state_.guard);
+    if (shards_) shards_->broadcast();
+  }
+
   // Whether the mean over the modes is the lowest so far.
   bool validate() {
-    const Json losses = validation_losses(model_, data_, recipe_.data.context);
+    const Json losses = validation_losses(model_, data_, recipe_.data.context, group_);
     rate_.restart(state_.tokens);
     if (losses.empty()) return false;
-    metrics_->write({{"step", state_.step}, {"tokens", state_.tokens}, {"val_loss", losses}});
+    if (metrics_) metrics_->write({{"step", state_.step}, {"tokens", state_.tokens}, {"val_loss", losses}});
     validation_note_ = ", validation";
     double mean = 0;
     for (const auto& [mode, loss] : losses.items()) {
@@ -171,6 +212,10 @@ class Trainer {
   }
 
   void save_checkpoint() {
+    if (!group_.first()) {
+      optimizer_.state();  // to rank 0
+      return;
+    }
     state_.guard = guard_.state();
     checkpoints_.save(model_, optimizer_, state_, [this](const fs::path& directory) { data_.save_into(directory); });
   }
@@ -186,22 +231,27 @@ class Trainer {
 
   Update step() {
     const auto& t = recipe_.train;
-    const int64_t parts = t.batch_tokens / t.micro_batch_tokens;
-    std::vector<Batch> batches;
-    int64_t targets = 0, sequences = 0;
-    for (int64_t i = 0; i < parts; ++i) {
-      batches.push_back(data_.train().batch(state_.step * parts + i));
-      targets += batches.back().target_count();
+    const std::vector<Batch> batches = share_.batches(data_.train(), state_.step);
+    std::vector<double> counts(group_.size() + 1);  // each rank's sequences, all targets
+    for (const Batch& batch : batches) {
+      counts[group_.rank()] += static_cast<double>(batch.sequences());
+      counts.back() += static_cast<double>(batch.target_count());
     }
+    group_.sum(counts);
+    auto sequences = static_cast<int64_t>(std::accumulate(counts.begin(), counts.begin() + group_.rank(), 0.0));
     const RecomputeGuard recompute(t.recompute);
     Update update{0, learning_rate(t, state_.step, recipe_.steps()), 0, {}};
+    if (shards_) shards_->begin_step();
     for (const Batch& batch : batches) {
-      const at::Tensor loss = loss_sum(model_, batch, layout_of(batch, sequences)) / static_cast<double>(targets);
+      const SequenceLayout layout = layout_of(batch, sequences);
+      const at::Tensor loss = loss_sum(model_, batch, layout) / counts.back();
+      if (shards_ && &batch == &batches.back()) shards_->reduce_in_backward(layout);
       loss.backward();
       update.loss += loss.item<double>();
       sequences += batch.sequences();
     }
     if (options_.before_update) options_.before_update(state_.step, model_);
+    if (shards_) finish_reduction(update);
     update.grad_norm = optimizer_.clip_gradients(t.clip);
     update.verdict = guard_.judge(update.loss, update.grad_norm);
     if (!update.verdict.skip) optimizer_.step(update.lr);
@@ -209,6 +259,14 @@ class Trainer {
     state_.step += 1;
     state_.tokens += t.batch_tokens;
     return update;
+  }
+
+  void finish_reduction(Update& update) {
+    const int signal = StopSignal::received();
+    std::vector<double> values{update.loss, signal == SIGINT ? 1.0 : 0.0, signal == SIGTERM ? 1.0 : 0.0};
+    shards_->finish_reduction(values);
+    update.loss = values[0];
+    update.signal = values[1] > 0 ? SIGINT : values[2] > 0 ? SIGTERM : 0;
   }
 
   void save_model() const {
@@ -220,32 +278,62 @@ class Trainer {
 
   Recipe recipe_;
   TrainOptions options_;
+  const BatchShare& share_;
+  ProcessGroup& group_;
   TrainingData data_;  // sets the recipe's vocabulary, so it stands before the model
   LanguageModel model_;
+  std::unique_ptr<ShardedWeights> shards_;  // null: one rank
   Optimizer optimizer_;
   std::unique_ptr<MixingStrategy> mixing_;
   Json resolved_;
   TrainerState state_;
   StepGuard guard_;
   CheckpointWriter checkpoints_;
-  std::optional<MetricsLog> metrics_;  // opened when it is known where training begins
+  std::optional<MetricsLog> metrics_;  // of rank 0, opened when it is known where training begins
   Rate rate_;
   std::string validation_note_;  // for the progress line
 };
 
 }  // namespace
 
-TrainResult train(const Recipe& recipe, const TrainOptions& options) {
-  std::error_code error;
-  fs::create_directories(options.out, error);
-  require(!error, "{}: cannot be made: {}", options.out.string(), error.message());
-  const RunLock lock(options.out);
+static TrainResult train_in(ProcessGroup& group, const Recipe& recipe, const TrainOptions& options,
+                            const BatchShare& share) {
   const StopSignal stop;  // one that comes while the data are loaded ends training after its first step
-  remove_unfinished(options.out);
-  const bool begun = newest_checkpoint(options.out).has_value() || fs::exists(options.out / "model");
-  require(options.resume || !begun,
-          "{} already holds a run; pass --resume to go on with it, or train into another --out", options.out.string());
-  return Trainer(recipe, options).run();
+  std::unique_ptr<RunLock> lock;
+  if (group.first()) {
+    std::error_code error;
+    fs::create_directories(options.out, error);
+    require(!error, "{}: cannot be made: {}", options.out.string(), error.message());
+    lock = std::make_unique<RunLock>(options.out);
+    remove_unfinished(options.out);
+    const bool begun = newest_checkpoint(options.out).has_value() || fs::exists(options.out / "model");
+    require(options.resume || !begun,
+            "{} already holds a run; pass --resume to go on with it, or train into another --out",
+            options.out.string());
+  }
+  return Trainer(recipe, options, share, group).run();
+}
+
+TrainResult train(const Recipe& recipe, const TrainOptions& options) {
+  const auto& t = recipe.train;
+  const Launch& launch = options.launch;
+  const BatchShare share(t.batch_tokens, t.micro_batch_tokens, recipe.data.context, launch.rank, launch.ranks);
+  if (!options.device.is_cpu()) c10::impl::VirtualGuardImpl(options.device.type()).setDevice(options.device);
+  ProcessGroup group(launch, options.device);
+  if (launch.alone()) return train_in(group, recipe, options, share);
+  Progress::set_quiet(!group.first());
+  Progress::say(fmt::format("{} ranks, started by {}; each takes {} of {} tokens of a batch, {} at once", launch.ranks,
+                            launch.launcher, share.count() * share.micro_batch_tokens(), t.batch_tokens,
+                            share.micro_batch_tokens()));
+  try {
+    return train_in(group, recipe, options, share);
+  } catch (const std::exception& e) {
+    const std::string what = e.what();
+    const std::string line = fmt::format("rank {}: {}", group.rank(), what.substr(0, what.find('\n')));
+    group.fail(line);
+    if (dynamic_cast<const InputError*>(&e) != nullptr) throw InputError(line);
+    throw std::runtime_error(line);
+  }
 }
 
 }  // namespace oryx

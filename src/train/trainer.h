@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "model/language_model.h"
+#include "train/launch.h"
 #include "train/recipe.h"
 
 namespace oryx {
@@ -14,9 +15,10 @@ struct TrainOptions {
   std::filesystem::path out;  // the run: checkpoints, metrics.jsonl, tensorboard, recipe.json; model/ at the end
   bool resume = false;        // from the newest checkpoint, or from nothing; a finished run is left as it is
   at::Device device = at::kCPU;
+  Launch launch = {};  // several ranks train the same model as one; the first alone writes to `out`
   // Called once, before the first step, with the recipe as it is in force (Recipe::to_json).
   std::function<void(const Json& recipe)> started = nullptr;
-  // Called in each step with the gradients in place, which it may look at or change.
+  // Called in each step with the gradients in place (of several ranks: this one's), which it may look at or change.
   std::function<void(int64_t step, const LanguageModel& model)> before_update = nullptr;
 };
 

@@ -31,13 +31,18 @@ std::vector<fs::path> all_paths(const Recipe::Data& data, std::vector<std::strin
 }
 
 // None when nothing in the recipe is text.
-std::shared_ptr<const Tokenizer> get_tokenizer(const Recipe::Data& data, const fs::path& run) {
+std::shared_ptr<const Tokenizer> get_tokenizer(const Recipe::Data& data, const fs::path& run, bool learns) {
   const auto load = [](const fs::path& path) { return std::make_shared<const Tokenizer>(Tokenizer::load(path)); };
   if (!data.tokenizer.empty()) return load(data.tokenizer);
   const auto shards = all_paths(data, &Recipe::Source::shards), text = all_paths(data, &Recipe::Source::text);
   if (!shards.empty()) return load(shards.front());
   if (text.empty()) return nullptr;
   const fs::path own = run / "tokenizer.model";
+  require(
+      learns || fs::exists(own),
+      "{}, which rank 0 has learned, is not to be seen here: give [data] a tokenizer, or an --out that all machines "
+      "share",
+      own.string());
   if (!fs::exists(own)) Tokenizer::train(text, data.vocab, own);
   return load(own);
 }
@@ -54,11 +59,11 @@ std::unique_ptr<BatchSource> make_source(const Recipe::Source& source,
 
 }  // namespace
 
-TrainingData::TrainingData(Recipe& recipe, const fs::path& run) {
+TrainingData::TrainingData(Recipe& recipe, const fs::path& run, bool learns) {
   const auto& data = recipe.data;
   const auto& t = recipe.train;
   const auto seed = static_cast<uint64_t>(t.seed);
-  tokenizer_ = get_tokenizer(data, run);
+  tokenizer_ = get_tokenizer(data, run, learns);
   if (data.sources.empty()) {
     train_ = make_source(data, tokenizer_, data.context, t.micro_batch_tokens, seed);
   } else {

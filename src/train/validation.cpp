@@ -15,7 +15,7 @@ at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const Sequen
   return model.losses(model.hidden(longs(batch.tokens), layout), longs(batch.targets)).sum();
 }
 
-Json validation_losses(const LanguageModel& model, const TrainingData& data, int64_t context) {
+Json validation_losses(const LanguageModel& model, const TrainingData& data, int64_t context, ProcessGroup& group) {
   Json out = Json::object();
   if (data.valid_batches() == 0) return out;
   c10::NoGradGuard no_grad;
@@ -29,18 +29,18 @@ Json validation_losses(const LanguageModel& model, const TrainingData& data, int
   }
   for (const auto& [name, text] : modes) {
     const ScheduleSpec spec = ScheduleSpec::parse(text);
-    double sum = 0;
-    int64_t targets = 0;
-    for (int64_t i = 0; i < data.valid_batches(); ++i) {
+    std::vector<double> sums{0, 0};  // of losses; of targets
+    for (int64_t i = group.rank(); i < data.valid_batches(); i += group.size()) {
       const Batch batch = data.valid_batch(i);
       std::vector<SequenceSpec> sequences;
       for (int64_t b = 0; b < batch.sequences(); ++b)
         sequences.push_back({spec.resolve(batch.cu_seqlens[b + 1] - batch.cu_seqlens[b], config)});
       const SequenceLayout layout(std::move(sequences), config.num_hidden_layers, model.device());
-      sum += loss_sum(model, batch, layout).item<double>();
-      targets += batch.target_count();
+      sums[0] += loss_sum(model, batch, layout).item<double>();
+      sums[1] += static_cast<double>(batch.target_count());
     }
-    out[name] = sum / static_cast<double>(std::max<int64_t>(targets, 1));
+    group.sum(sums);
+    out[name] = sums[0] / std::max(sums[1], 1.0);
   }
   return out;
 }

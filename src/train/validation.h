@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "data/batch.h"
 #include "model/language_model.h"
+#include "train/process_group.h"
 #include "train/training_data.h"
 
 namespace oryx {
@@ -14,6 +15,7 @@ at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const Sequen
 
 // Nats per token on the validation data in every mode that the model has: "attention", "recurrent", and with both also
 // "mixed" (alternating sixteenths of the context) and "tail" (attention for the last tenth). Empty without such data.
-Json validation_losses(const LanguageModel& model, const TrainingData& data, int64_t context);
+// The ranks of the group take batches in turn; all get the result.
+Json validation_losses(const LanguageModel& model, const TrainingData& data, int64_t context, ProcessGroup& group);
 
 }  // namespace oryx

@@ -120,6 +120,10 @@ class Training(OryxCase):
                 self.assertLess(abs(predicted["peak_bytes"] / measured - 1), 0.15, (predicted, measured))
                 self.assertGreater(measured, 1.5 * predicted["program"])  # or little was measured
         self.assertIn("peak memory of a step", self.ok("info", "--train", recipe))
+        alone, shared = (self.ok_json("info", "--train", recipe, "--ranks", ranks)["train"] for ranks in (1, 4))
+        self.assertEqual(shared["optimizer"], alone["optimizer"] // 4)
+        self.assertLess(shared["activations"], 0.3 * alone["activations"])
+        self.bad("cannot be shared by 3 ranks", "info", "--train", recipe, "--ranks", 3)
         self.bad("did you mean", "info", "--train", recipe, "--set", "train.recompue=true")
         self.bad("MODEL", "info")
 

@@ -157,7 +157,7 @@ Tensor attention_aten(const Tensor& q_in, const Tensor& k_in, const Tensor& v, c
                       const std::optional<Tensor>& read_index, double scale, double rope_base) {
   check_attention(q_in, k_in, v, cu_seqlens, read_index, scale, rope_base);
   const auto [q, k] =
-      rope_base > 0 ? rotated(rope_aten, q_in, k_in, cu_seqlens, read_index, rope_base) : std::pair(q_in, k_in);
+      rope_base > 0 ? rotated(rope, q_in, k_in, cu_seqlens, read_index, rope_base) : std::pair(q_in, k_in);
   if (!FusedAttention::takes(q, v, scale)) return AttentionAtenFunction::apply(q, k, v, cu_seqlens, read_index, scale);
   if (wants_graph(q, k, v)) return FusedAttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
   const c10::NoGradGuard no_grad;

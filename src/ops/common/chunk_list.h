@@ -44,12 +44,17 @@ class ChunkList {
   at::Tensor end_grads(const at::Tensor& grads) const;
   at::Tensor initial_grads(const at::Tensor& grads) const;
 
+  // Where tokens stand: the length of all sequences, when they have one, and else [chunks * size] the token of each
+  // place (N: none) and [N] the place of each token.
+  int64_t uniform() const { return uniform_; }
+  const at::Tensor& places() const { return places_; }
+  const at::Tensor& where() const { return where_; }
+
  private:
-  int64_t size_, sequences_, tokens_, uniform_ = 0;  // uniform_: the length, when all sequences have one
-  std::vector<int64_t> first_{0};                    // [steps + 1]
+  int64_t size_, sequences_, tokens_, uniform_ = 0;
+  std::vector<int64_t> first_{0};  // [steps + 1]
   // Absent for uniform lengths, where slices do.
-  at::Tensor places_, where_;  // [chunks * size] token of each place (N: none); [N] place of each token
-  at::Tensor order_, begin_rows_, final_rows_, end_grad_rows_, initial_grad_rows_;
+  at::Tensor places_, where_, order_, begin_rows_, final_rows_, end_grad_rows_, initial_grad_rows_;
 };
 
 }  // namespace oryx::ops

@@ -126,19 +126,25 @@ __global__ void column_sums_kernel(int64_t rows, int64_t width, int64_t rows_of_
   for (int y = 1; y < blockDim.y; ++y) sum += shared[y * blockDim.x + threadIdx.x];
   partial[blockIdx.y * width + column] = sum;
 }
+// A warp's lanes take columns, the warps of a block share out the rows.
 template <typename A>
 __global__ void add_partial_kernel(int64_t blocks, int64_t width, A scale, const A* partial, A* sums) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= width) return;
+  constexpr int kWarps = kThreads / kWarp;
+  __shared__ A shared[kWarps][kWarp];
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x;
   A sum = 0;
-  for (int64_t b = 0; b < blocks; ++b) sum += partial[b * width + i];
+  for (int64_t b = threadIdx.y; i < width && b < blocks; b += kWarps) sum += partial[b * width + i];
+  shared[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || i >= width) return;
+  for (int y = 1; y < kWarps; ++y) sum += shared[y][threadIdx.x];
   sums[i] = sum * scale;
 }
 
 template <typename A>
 void add_partial(int64_t blocks, int64_t width, A scale, const A* partial, A* sums) {
-  const unsigned grid = static_cast<unsigned>((width + kThreads - 1) / kThreads);
-  add_partial_kernel<<<grid, kThreads, 0, current_stream()>>>(blocks, width, scale, partial, sums);
+  const unsigned grid = static_cast<unsigned>((width + kWarp - 1) / kWarp);
+  add_partial_kernel<<<grid, dim3(kWarp, kThreads / kWarp), 0, current_stream()>>>(blocks, width, scale, partial, sums);
   check_launch("add_partial");
 }
 
@@ -147,7 +153,7 @@ void column_sums(int64_t rows, int64_t width, A scale, A* sums, Term term) {
   const int columns = static_cast<int>(std::min<int64_t>(kThreads, (width + kWarp - 1) / kWarp * kWarp));
   const dim3 block(columns, kThreads / columns);
   const int64_t across = (width + columns - 1) / columns;
-  const int64_t rows_of_block = std::max<int64_t>(16 * block.y, (rows * across + 1023) / 1024);
+  const int64_t rows_of_block = std::max<int64_t>(16 * block.y, (rows * across + 511) / 512);
   const int64_t down = std::max<int64_t>(1, (rows + rows_of_block - 1) / rows_of_block);
   const DeviceMemory partial(down * width * sizeof(A));
   column_sums_kernel<<<dim3(across, down), block, kThreads * sizeof(A), current_stream()>>>(rows, width, rows_of_block,

@@ -1,7 +1,6 @@
 #include "ops/common/recurrence_aten.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -105,17 +104,6 @@ RecurrenceChunks::RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceI
 
 Tensor RecurrenceChunks::empty(at::IntArrayRef sizes) const {
   return at::empty(sizes, rows.options());
-}
-
-void RecurrenceChunks::cut_rows(const Tensor& x, const Tensor& to) const {
-  Tensor all = x;
-  if (read) all = at::zeros({list.tokens(), H, x.size(2)}, x.options()).index_copy_(0, *read, x);
-  list.cut(all.reshape({list.tokens(), Hkv, group, x.size(2)}), by_chunk(to));
-}
-
-Tensor RecurrenceChunks::join_rows(const Tensor& x) const {
-  const Tensor all = list.join(by_chunk(x), type);
-  return read ? all.index_select(0, *read) : all;
 }
 
 RecurrenceResult recurrence_aten(const RecurrenceKind& kind, const RecurrenceInputs& in) {

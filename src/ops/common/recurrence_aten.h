@@ -41,9 +41,9 @@ struct RecurrenceChunks {
   at::Tensor by_chunk(const at::Tensor& x) const { return x.view({list.count(), Hkv, x.size(1) / C, C, x.size(2)}); }
   // [R, H, dim] or [N, Hkv, dim] to matrices and back.
   void cut_rows(const at::Tensor& x, const at::Tensor& to) const;
-  void cut_keys(const at::Tensor& x, const at::Tensor& to) const { list.cut(x.unsqueeze(2), by_chunk(to)); }
+  void cut_keys(const at::Tensor& x, const at::Tensor& to) const;
   at::Tensor join_rows(const at::Tensor& x) const;
-  at::Tensor join_keys(const at::Tensor& x, at::ScalarType to) const { return list.join(by_chunk(x), to); }
+  at::Tensor join_keys(const at::Tensor& x, at::ScalarType to, double sign = 1) const;
   // to = x times a factor [Z, C, 1 or dim] for each reader, another one, and `sign`; scaled: in the inputs' type.
   void scale_rows(const at::Tensor& to, const at::Tensor& x, const at::Tensor& factor,
                   const std::optional<at::Tensor>& second = std::nullopt, double sign = 1) const;
@@ -57,8 +57,9 @@ struct RecurrenceChunks {
   at::Tensor row_sums(const at::Tensor& a, const at::Tensor& b) const;
   // A = e_C - (w f K)^T W, just e_C for ssd, for the pass over states or backward over their gradients; keys: w f K.
   at::Tensor transitions(const at::Tensor& minus_W, const at::Tensor& keys, bool backward) const;
-  // Turns what each chunk adds, B in its row of `states`, into its last state, S' = A S + B.
-  void pass_states(const at::Tensor& A, const at::Tensor& states, bool from_zero) const;
+  // Turns what each chunk adds, B in its row of `all` [B + chunks, Hkv, Kd, Vd], into its last state, S' = A S + B, and
+  // writes what each chunk begins with to `before` [Z, Kd, Vd].
+  void pass_states(const at::Tensor& A, const at::Tensor& all, const at::Tensor& before, bool from_zero) const;
   // Rows of `grads` [chunks + B, Kd, Vd] hold what a chunk's own outputs give its first state, and then the gradients
   // of the sequences' last states: makes each chunk's the whole gradient of its first state, dS = A^T dS' + own.
   void pass_gradients(const at::Tensor& A, const at::Tensor& grads) const;

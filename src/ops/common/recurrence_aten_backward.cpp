@@ -46,7 +46,7 @@ std::vector<Tensor> recurrence_aten_backward(const RecurrenceChunks& x, const Re
     at::bmm_out(minus_dV, saved.T(x).transpose(1, 2), x.scaled(H, x.w, std::nullopt, -1));
     x.scale_rows(x.key_part(ed), minus_dV, x.e);
     add_product(H, x.key_part(products).transpose(1, 2), minus_dV);
-    dV = x.join_keys(minus_dV, x.type).neg_();
+    dV = x.join_keys(minus_dV, x.type, -1);
   } else {
     dV = x.join_keys(x.scaled(H, x.w), x.type);
   }

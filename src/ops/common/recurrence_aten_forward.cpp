@@ -30,11 +30,8 @@ RecurrenceResult recurrence_aten_forward(const RecurrenceChunks& x, const Tensor
     all.slice(0, 0, B).copy_(list.sorted(*initial_state));
   else
     all.slice(0, 0, B).zero_();
-  const Tensor states = all.view({(B + list.count()) * x.Hkv, Kd, Vd});
-  product_into(states.slice(0, B * x.Hkv), keys.transpose(1, 2), y_from_zero);
-  x.pass_states(x.transitions(x.delta ? saved.minus_W(x) : keys, keys, false), states, !initial_state);
-
-  saved.state(x).view({list.count(), x.Hkv, Kd, Vd}).copy_(list.begins(all));
+  product_into(all.slice(0, B).view({Z, Kd, Vd}), keys.transpose(1, 2), y_from_zero);
+  x.pass_states(x.transitions(x.delta ? saved.minus_W(x) : keys, keys, false), all, saved.state(x), !initial_state);
   if (x.delta) at::bmm_out(y, saved.TW, saved.values.narrow(1, 0, C + Kd));  // T v - W S
   const Tensor reads = x.empty({Z, x.group * C, Kd + C});                    // e Q, and Q K^T o D w
   x.scale_rows(reads.narrow(2, 0, Kd), x.q, x.e);

@@ -9,12 +9,82 @@ template <typename T>
 __device__ __forceinline__ T* row_of(const Matrices<T>& x, int64_t z, int64_t row) {
   return x.data + z * x.batch + row * x.row;
 }
-template <typename T>
+template <int kPack, typename T>
 bool rows_packed(const Matrices<T>& x) {
-  return x.columns % 4 == 0 && x.row % 4 == 0 && x.batch % 4 == 0 && aligned(x.data, 4 * sizeof(T));
+  return x.columns % kPack == 0 && x.row % kPack == 0 && x.batch % kPack == 0 &&
+         aligned(x.data, std::min<size_t>(16, kPack * sizeof(T)));
+}
+// Elements of 16 bytes.
+template <typename T>
+constexpr int kFull = 16 / static_cast<int>(sizeof(T));
+
+// work(row, column) for the packs of a matrix, shared out among the threads of a block: 2^shift lanes to a row.
+template <int kPack, typename Work>
+__device__ __forceinline__ void for_matrix(int rows, int columns, int shift, Work&& work) {
+  const int lane = threadIdx.x & ((1 << shift) - 1);
+#pragma unroll 4
+  for (int row = threadIdx.x >> shift; row < rows; row += kThreads >> shift)
+    for (int c = lane * kPack; c < columns; c += kPack << shift) work(row, c);
+}
+int lanes_shift(int64_t columns, int pack) {
+  int shift = 0;
+  while (shift < 8 && (pack << shift) < columns) ++shift;
+  return shift;
 }
 unsigned blocks(int64_t n, int64_t of_block) {
   return static_cast<unsigned>((n + of_block - 1) / of_block);
+}
+
+__device__ __forceinline__ int64_t token_at(const Placement& p, int64_t chunk, int64_t i) {
+  if (p.places) return p.places[chunk * p.C + i] < p.tokens ? p.places[chunk * p.C + i] : -1;
+  const int64_t at = chunk / p.sequences * p.C + i;  // in its sequence
+  return at < p.uniform ? chunk % p.sequences * p.uniform + at : -1;
+}
+__device__ __forceinline__ int64_t place_of(const Placement& p, int64_t token) {
+  if (p.where) return p.where[token];
+  const int64_t at = token % p.uniform;
+  return (at / p.C * p.sequences + token / p.uniform) * p.C + at % p.C;
+}
+
+// A block for each place.
+template <int kPack, typename In, typename T>
+__global__ void cut_kernel(Placement placement, const In* x, const int64_t* row_of_token, int heads, int shift,
+                           Matrices<T> out) {
+  const int C = static_cast<int>(placement.C), group = static_cast<int>(out.rows) / C;
+  const int64_t chunk = blockIdx.x / C;
+  const int i = static_cast<int>(blockIdx.x) % C;
+  int64_t from = token_at(placement, chunk, i);
+  if (from >= 0 && row_of_token) from = row_of_token[from];
+  const In* const values_at = x + from * heads * group * out.columns;
+  for_matrix<kPack>(heads * group, static_cast<int>(out.columns), shift, [&](int head, int c) {
+    Pack<T, kPack> y = {};
+    if (from >= 0) {
+      const auto values = pack_at<kPack>(values_at + head * out.columns + c);
+#pragma unroll
+      for (int e = 0; e < kPack; ++e)
+        if constexpr (sizeof(In) == sizeof(T))
+          y.v[e] = values.v[e];
+        else
+          y.v[e] = static_cast<T>(values.v[e]);
+    }
+    put_pack<kPack>(row_of(out, chunk * heads + head / group, head % group * C + i) + c, y);
+  });
+}
+
+// A block for each row.
+template <int kPack, typename In, typename T>
+__global__ void join_kernel(Placement placement, Matrices<const In> x, const int64_t* read, int heads, int shift,
+                            float sign, T* out) {
+  const int C = static_cast<int>(placement.C), group = static_cast<int>(x.rows) / C;
+  const int64_t row = blockIdx.x, place = place_of(placement, read ? read[row] : row), chunk = place / C;
+  const int i = static_cast<int>(place % C);
+  for_matrix<kPack>(heads * group, static_cast<int>(x.columns), shift, [&](int head, int c) {
+    const auto values = pack_at<kPack>(row_of(x, chunk * heads + head / group, head % group * C + i) + c);
+    Pack<T, kPack> y;
+#pragma unroll
+    for (int e = 0; e < kPack; ++e) y.v[e] = narrow<T>(widen(values.v[e]) * sign);
+    put_pack<kPack>(out + (row * heads * group + head) * x.columns + c, y);
+  });
 }
 
 // exp(G_i - G_j): the difference is taken in double, since that of large sums would lose small decays.
@@ -22,86 +92,133 @@ __device__ __forceinline__ float decay(double Gi, double Gj) {
   return __expf(static_cast<float>(Gi - Gj));
 }
 
-template <typename T>
-__global__ void decay_scores_kernel(Matrices<const float> scores, const double* G, const float* w, int64_t strict,
-                                    Matrices<T> out) {
-  const int64_t C = scores.columns, packs = C / 4;
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (at >= scores.batches * scores.rows * packs) return;
-  const int64_t j = at % packs * 4, row = at / packs % scores.rows, z = at / packs / scores.rows;
-  const int64_t i = row % C, last = row >= strict ? i - 1 : i;
-  Pack<T, 4> y = {};
-  if (j <= last) {
-    const auto x = pack_at<4>(row_of(scores, z, row) + j);
-    const double Gi = G[z * C + i];
+// A block for each matrix.
+template <int kPack, typename T>
+__global__ void decay_scores_kernel(Matrices<const float> scores, const double* G, const float* w, int strict,
+                                    int shift, Matrices<T> out) {
+  const int C = static_cast<int>(scores.columns);
+  const int64_t z = blockIdx.x;
+  G += z * C, w = w ? w + z * C : nullptr;
+  for_matrix<kPack>(static_cast<int>(scores.rows), C, shift, [&](int row, int j) {
+    const int i = row & (C - 1), last = row >= strict ? i - 1 : i;
+    Pack<T, kPack> y = {};
+    if (j <= last) {
+      const auto x = pack_at<kPack>(row_of(scores, z, row) + j);
+      const double Gi = G[i];
+#pragma unroll
+      for (int e = 0; e < kPack; ++e)
+        if (j + e <= last) y.v[e] = narrow<T>(x.v[e] * decay(Gi, G[j + e]) * (w ? w[j + e] : 1.0f));
+    }
+    put_pack<kPack>(row_of(out, z, row) + j, y);
+  });
+}
+
+// A block for each matrix: inverses of its diagonal blocks of 32 by substitution, a lane for each column, then merged
+// to twice their size as (X11 0; -X22 N21 X11, X22). The inverse takes N's place in shared memory.
+constexpr int kBase = 32;
+constexpr int kInverseThreads = 256;
+
+// out = sign A B for square matrices of size s in shared memory.
+__device__ __forceinline__ void product_of_blocks(int s, const float* A, int lda, const float* B, int ldb, float sign,
+                                                  float* out, int ldo, int thread, int threads) {
+  const int columns = s / 4, teams = threads / columns;  // a thread takes four columns, `columns` apart
+  const int c = thread % columns;
+  for (int r = thread / columns * 4; r < s; r += teams * 4) {
+    float sums[4][4] = {};
+#pragma unroll 4
+    for (int l = 0; l < s; ++l) {
+      float a[4], b[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) a[e] = A[(r + e) * lda + l], b[e] = B[l * ldb + c + e * columns];
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+#pragma unroll
+        for (int f = 0; f < 4; ++f) sums[e][f] += a[e] * b[f];
+    }
 #pragma unroll
     for (int e = 0; e < 4; ++e)
-      if (j + e <= last) y.v[e] = narrow<T>(x.v[e] * decay(Gi, G[z * C + j + e]) * (w ? w[z * C + j + e] : 1.0f));
+#pragma unroll
+      for (int f = 0; f < 4; ++f) out[(r + e) * ldo + c + f * columns] = sign * sums[e][f];
   }
-  put_pack<4>(row_of(out, z, row) + j, y);
 }
 
-// A block for each matrix, a thread for each column of the inverse X, which needs no other: X_ij = -N_ij - sum over l
-// of N_il X_lj, j < l < i. N lies below the diagonal of the shared matrix, X transposed above it.
 template <typename T>
-__global__ void inverse_kernel(Matrices<const float> scores, const double* G, const float* w, Matrices<T> out) {
+__global__ void __launch_bounds__(kInverseThreads)
+    inverse_kernel(Matrices<const float> scores, const double* G, const float* w, Matrices<T> out, int size) {
   extern __shared__ float shared[];
-  const int C = static_cast<int>(scores.columns), pitch = C + 1, j = threadIdx.x;
+  const int C = static_cast<int>(scores.columns), pitch = size + 1;
+  float* const product = shared + size * pitch;  // [size / 2, size / 2]
   const int64_t z = blockIdx.x;
-  const double Gj = G[z * C + j];
-  const float wj = w[z * C + j];
-  for (int i = 0; i < C; ++i)
-    if (j < i) shared[i * pitch + j] = row_of(scores, z, i)[j] * decay(G[z * C + i], Gj) * wj;
+  const int j = threadIdx.x & (size - 1), step = kInverseThreads / size;
+  const double Gj = j < C ? G[z * C + j] : 0;
+  const float wj = j < C ? w[z * C + j] : 0;
+#pragma unroll 8
+  for (int i = threadIdx.x / size; i < size; i += step)
+    shared[i * pitch + j] = j < i && i < C ? row_of(scores, z, i)[j] * decay(G[z * C + i], Gj) * wj : 0.0f;
   __syncthreads();
-  float* x = shared + j * pitch;
-  const int first = j / kWarp * kWarp;  // of this warp's columns
-  for (int i = first + 1; i < C; ++i) {
-    const float* n = shared + i * pitch;
-    float sums[4] = {};
-    int l = first;
-    for (; l < first + kWarp && l < i; ++l)
-      if (l > j) sums[0] += n[l] * x[l];
-    for (; l + 4 <= i; l += 4) {
+  if (threadIdx.x < size) {
+    const int lane = threadIdx.x % kBase;
+    float* const block = shared + threadIdx.x / kBase * kBase * (pitch + 1);
+    float x[kBase];
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sums[e] += n[l + e] * x[l + e];
+    for (int i = 0; i < kBase; ++i) {
+      float sum = i == lane ? 1.0f : 0.0f;
+#pragma unroll
+      for (int l = 0; l < i; ++l) sum -= block[i * pitch + l] * x[l];
+      x[i] = sum;
     }
-    for (; l < i; ++l) sums[0] += n[l] * x[l];
-    if (j < i) x[i] = -n[j] - ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kBase; ++i) block[i * pitch + lane] = x[i];
+  }
+  for (int s = kBase; s < size; s *= 2) {
+    const int pairs = size / (2 * s), team = kInverseThreads / pairs, thread = threadIdx.x % team;
+    float* const corner = shared + threadIdx.x / team * 2 * s * (pitch + 1);
+    float* const lower = corner + s * pitch;
+    float* const between = product + threadIdx.x / team * s * s;
+    __syncthreads();
+    product_of_blocks(s, lower, pitch, corner, pitch, 1, between, s, thread, team);  // N21 X11
+    __syncthreads();
+    product_of_blocks(s, lower + s, pitch, between, s, -1, lower, pitch, thread, team);
   }
   __syncthreads();
-  for (int i = 0; i < C; ++i) row_of(out, z, i)[j] = narrow<T>(i == j ? 1.0f : i > j ? x[i] : 0.0f);
+  for (int i = threadIdx.x / size; i < C && j < C; i += step) row_of(out, z, i)[j] = narrow<T>(shared[i * pitch + j]);
 }
 
+// A block for each matrix.
 template <int kPack, typename In, typename T>
-__global__ void scale_rows_kernel(Matrices<const In> x, int64_t C, const float* factor, const float* second, float sign,
-                                  Matrices<T> out) {
-  const int64_t packs = x.columns / kPack, at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (at >= x.batches * x.rows * packs) return;
-  const int64_t c = at % packs * kPack, row = at / packs % x.rows, z = at / packs / x.rows, i = z * C + row % C;
-  const float f = factor[i] * (second ? second[i] : 1.0f) * sign;
-  const auto from = pack_at<kPack>(row_of(x, z, row) + c);
-  Pack<T, kPack> to;
+__global__ void scale_rows_kernel(Matrices<const In> x, int C, const float* factor, const float* second, float sign,
+                                  int shift, Matrices<T> out) {
+  const int64_t z = blockIdx.x;
+  factor += z * C, second = second ? second + z * C : nullptr;
+  for_matrix<kPack>(static_cast<int>(x.rows), static_cast<int>(x.columns), shift, [&](int row, int c) {
+    const int i = row & (C - 1);
+    const float f = factor[i] * (second ? second[i] : 1.0f) * sign;
+    const auto from = pack_at<kPack>(row_of(x, z, row) + c);
+    Pack<T, kPack> to;
 #pragma unroll
-  for (int e = 0; e < kPack; ++e) to.v[e] = narrow<T>(widen(from.v[e]) * f);
-  put_pack<kPack>(row_of(out, z, row) + c, to);
+    for (int e = 0; e < kPack; ++e) to.v[e] = narrow<T>(widen(from.v[e]) * f);
+    put_pack<kPack>(row_of(out, z, row) + c, to);
+  });
 }
 
+// A block for each matrix, a group of at most 32 lanes for each row.
 template <int kPack, typename T>
-__global__ void row_dots_kernel(Matrices<const T> a, Matrices<const float> b, int lanes, float* sums) {
-  const int lane = lane_of_row(lanes);
-  for_rows(a.batches * a.rows, lanes, [&](int64_t row, bool valid) {
-    const T* x = row_of(a, row / a.rows, row % a.rows);
-    const float* y = row_of(b, row / a.rows, row % a.rows);
+__global__ void row_dots_kernel(Matrices<const T> a, Matrices<const float> b, int shift, float* sums) {
+  const int64_t z = blockIdx.x;
+  const int lanes = 1 << shift, lane = threadIdx.x & (lanes - 1), rows = static_cast<int>(a.rows);
+  for (int base = 0; base < rows; base += kThreads >> shift) {
+    const int row = base + (threadIdx.x >> shift);
     float sum = 0;
-    for (int64_t c = lane * kPack; valid && c < a.columns; c += lanes * kPack) {
-      const auto xs = pack_at<kPack>(x + c);
-      const auto ys = pack_at<kPack>(y + c);
+    for (int c = lane * kPack; row < rows && c < a.columns; c += lanes * kPack) {
+      const auto xs = pack_at<kPack>(row_of(a, z, row) + c);
+      const auto ys = pack_at<kPack>(row_of(b, z, row) + c);
 #pragma unroll
       for (int e = 0; e < kPack; ++e) sum += widen(xs.v[e]) * ys.v[e];
     }
     sum = group_sum(sum, lanes);
-    if (valid && lane == 0) sums[row] = sum;
-  });
+    if (row < rows && lane == 0) sums[z * rows + row] = sum;
+  }
 }
 
 // The chunks of sequence b (in ChunkList's order), from its first or, backward, from its last.
@@ -117,6 +234,16 @@ struct Chunks {
   __device__ int64_t begin_row() const { return pass.backward ? pass.chunks + b : b; }
 };
 
+// The state before a chunk, where it is wanted.
+__device__ __forceinline__ void keep(const StatePass& pass, int64_t z, int64_t row, int64_t column, float x) {
+  if (!pass.before) return;
+  const int64_t at = z * pass.before_batch + row * pass.Vd + column;
+  if (pass.before_bf16)
+    static_cast<Bf16*>(pass.before)[at] = narrow<Bf16>(x);
+  else
+    static_cast<float*>(pass.before)[at] = x;
+}
+
 // A thread for each element of the state; what a few chunks add is read ahead.
 __global__ void pass_scaled_kernel(StatePass pass) {
   constexpr int kAhead = 8;
@@ -125,6 +252,7 @@ __global__ void pass_scaled_kernel(StatePass pass) {
   const int64_t head = blockIdx.y;
   const Chunks chunks(pass, blockIdx.z);
   const auto state = [&](int64_t row) { return pass.states + (row * pass.heads + head) * size + i; };
+  const int64_t row_in = i / pass.Vd, column = i % pass.Vd;
   float S = *state(chunks.begin_row());
   for (int64_t n = 0; n < chunks.count; n += kAhead) {
     float added[kAhead], factor[kAhead];
@@ -137,61 +265,83 @@ __global__ void pass_scaled_kernel(StatePass pass) {
 #pragma unroll
     for (int e = 0; e < kAhead; ++e)
       if (n + e < chunks.count) {
+        keep(pass, chunks.chunk(n + e) * pass.heads + head, row_in, column, S);
         S = factor[e] * S + added[e];
         *state(chunks.row(n + e)) = S;
       }
   }
 }
 
-// A block takes kColumns columns of the state through all chunks. A thread sums a part of the products of one row and
-// eight columns; the parts are added up through shared memory.
-constexpr int kColumns = 16, kPassThreads = 512;
+// A block takes kColumns columns of the state through all chunks. A thread sums a part of two rows' products, for all
+// columns; parts are added up through shared memory. What the next chunk needs of memory is asked for a chunk ahead.
+constexpr int kColumns = 16;
+constexpr int kParts = 4;
 template <int kKd>
-__global__ void __launch_bounds__(kPassThreads) pass_matrices_kernel(StatePass pass) {
-  constexpr int kParts = kPassThreads / (2 * kKd), kPart = kKd / kParts, kPitch = kKd + 1;
-  constexpr int kOwn = kKd * kColumns / kPassThreads > 0 ? kKd * kColumns / kPassThreads : 1;
+__global__ void __launch_bounds__(kParts* kKd / 2) pass_matrices_kernel(StatePass pass) {
+  constexpr int kPassThreads = kParts * kKd / 2, kPart = kKd / kParts, kPitch = kKd + 1;
+  constexpr int kOwn = kKd * kColumns / kPassThreads;  // elements of the state that a thread adds up
   __shared__ float4 S[kKd * kColumns / 4];
   __shared__ float sums[kParts * kColumns * kPitch];
   float* const S_at = reinterpret_cast<float*>(S);
   const int64_t size = static_cast<int64_t>(kKd) * pass.Vd, head = blockIdx.y, column = blockIdx.x * kColumns;
   const Chunks chunks(pass, blockIdx.z);
-  const int i = threadIdx.x % kKd, half = threadIdx.x / kKd % 2, part = threadIdx.x / (2 * kKd);
+  const int i = threadIdx.x % (kKd / 2), part = threadIdx.x / (kKd / 2);  // rows i and i + kKd / 2
   const auto state = [&](int64_t row, int at) {
     return pass.states + (row * pass.heads + head) * size + at / kColumns * pass.Vd + column + at % kColumns;
   };
-  const auto there = [&](int at) { return at < kKd * kColumns && column + at % kColumns < pass.Vd; };
-  for (int at = threadIdx.x; at < kKd * kColumns; at += kPassThreads)
-    S_at[at] = there(at) ? *state(chunks.begin_row(), at) : 0.0f;
-  __syncthreads();
-  for (int64_t n = 0; n < chunks.count; ++n) {
-    const int64_t row = chunks.row(n);
-    float own[kOwn];
+  const auto there = [&](int at) { return column + at % kColumns < pass.Vd; };
+  float m[2][kPart], next[2][kPart], next_own[kOwn];
+  const auto ask = [&](int64_t n) {
+    if (n >= chunks.count) return;
+    const float* M = pass.M + (chunks.chunk(n) * pass.heads + head) * kKd * kKd + part * kPart * kKd + i;
+#pragma unroll
+    for (int l = 0; l < kPart; ++l) next[0][l] = M[l * kKd], next[1][l] = M[l * kKd + kKd / 2];
 #pragma unroll
     for (int e = 0; e < kOwn; ++e) {
       const int at = threadIdx.x + e * kPassThreads;
-      own[e] = there(at) ? *state(row, at) : 0.0f;
+      next_own[e] = there(at) ? *state(chunks.row(n), at) : 0.0f;
     }
-    const float* M = pass.M + (chunks.chunk(n) * pass.heads + head) * kKd * kKd + i;
-    float acc[8] = {};
-#pragma unroll 8
-    for (int l = part * kPart; l < (part + 1) * kPart; ++l) {
-      const float m = M[l * kKd];
-      const float4 a = S[l * 4 + half * 2], b = S[l * 4 + half * 2 + 1];
-      acc[0] += m * a.x, acc[1] += m * a.y, acc[2] += m * a.z, acc[3] += m * a.w;
-      acc[4] += m * b.x, acc[5] += m * b.y, acc[6] += m * b.z, acc[7] += m * b.w;
-    }
+  };
+  ask(0);
 #pragma unroll
-    for (int e = 0; e < 8; ++e) sums[(part * kColumns + half * 8 + e) * kPitch + i] = acc[e];
+  for (int e = 0; e < kOwn; ++e) {
+    const int at = threadIdx.x + e * kPassThreads;
+    S_at[at] = there(at) ? *state(chunks.begin_row(), at) : 0.0f;
+  }
+  __syncthreads();
+  for (int64_t n = 0; n < chunks.count; ++n) {
+    float own[kOwn];
+#pragma unroll
+    for (int l = 0; l < kPart; ++l) m[0][l] = next[0][l], m[1][l] = next[1][l];
+#pragma unroll
+    for (int e = 0; e < kOwn; ++e) own[e] = next_own[e];
+    ask(n + 1);
+    float acc[2][kColumns] = {};
+#pragma unroll
+    for (int l = 0; l < kPart; ++l)
+#pragma unroll
+      for (int c = 0; c < kColumns / 4; ++c) {
+        const float4 s = S[(part * kPart + l) * (kColumns / 4) + c];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          acc[r][4 * c] += m[r][l] * s.x, acc[r][4 * c + 1] += m[r][l] * s.y;
+          acc[r][4 * c + 2] += m[r][l] * s.z, acc[r][4 * c + 3] += m[r][l] * s.w;
+        }
+      }
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c)
+#pragma unroll
+      for (int r = 0; r < 2; ++r) sums[(part * kColumns + c) * kPitch + i + r * (kKd / 2)] = acc[r][c];
     __syncthreads();
 #pragma unroll
     for (int e = 0; e < kOwn; ++e) {
       const int at = threadIdx.x + e * kPassThreads;
-      if (!there(at)) continue;
       float sum = own[e];
+      if (there(at)) keep(pass, chunks.chunk(n) * pass.heads + head, at / kColumns, column + at % kColumns, S_at[at]);
 #pragma unroll
       for (int p = 0; p < kParts; ++p) sum += sums[(p * kColumns + at % kColumns) * kPitch + at / kColumns];
       S_at[at] = sum;
-      *state(row, at) = sum;
+      if (there(at)) *state(chunks.row(n), at) = sum;
     }
     __syncthreads();
   }
@@ -199,41 +349,69 @@ __global__ void __launch_bounds__(kPassThreads) pass_matrices_kernel(StatePass p
 
 }  // namespace
 
+template <typename In, typename T>
+void cut(const Placement& placement, const In* x, const int64_t* row_of_token, int64_t heads, Matrices<T> out) {
+  constexpr int kPack = kFull<T>;
+  const int64_t places = out.batches / heads * placement.C;
+  if (places == 0 || out.columns == 0) return;
+  const bool packs = rows_packed<kPack>(out) && aligned(x, std::min<size_t>(16, kPack * sizeof(In)));
+  const auto kernel = packs ? cut_kernel<kPack, In, T> : cut_kernel<1, In, T>;
+  kernel<<<blocks(places, 1), kThreads, 0, current_stream()>>>(placement, x, row_of_token, static_cast<int>(heads),
+                                                               lanes_shift(out.columns, packs ? kPack : 1), out);
+  check_launch("cut");
+}
+
+template <typename In, typename T>
+void join(const Placement& placement, Matrices<const In> x, const int64_t* read, int64_t rows, int64_t heads,
+          float sign, T* out) {
+  constexpr int kPack = kFull<T>;
+  if (rows == 0 || x.columns == 0) return;
+  const bool packs = rows_packed<kPack>(x) && aligned(out, 16);
+  const auto kernel = packs ? join_kernel<kPack, In, T> : join_kernel<1, In, T>;
+  kernel<<<blocks(rows, 1), kThreads, 0, current_stream()>>>(placement, x, read, static_cast<int>(heads),
+                                                             lanes_shift(x.columns, packs ? kPack : 1), sign, out);
+  check_launch("join");
+}
+
 template <typename T>
 void decay_scores(Matrices<const float> scores, const double* G, const float* w, int64_t strict, Matrices<T> out) {
-  const int64_t packs = scores.batches * scores.rows * scores.columns / 4;
-  if (packs == 0) return;
-  decay_scores_kernel<<<blocks(packs, kThreads), kThreads, 0, current_stream()>>>(scores, G, w, strict, out);
+  if (scores.batches == 0) return;
+  decay_scores_kernel<kFull<T>, T><<<blocks(scores.batches, 1), kThreads, 0, current_stream()>>>(
+      scores, G, w, static_cast<int>(strict), lanes_shift(scores.columns, kFull<T>), out);
   check_launch("decay_scores");
 }
 
 template <typename T>
 void unit_lower_inverse(Matrices<const float> scores, const double* G, const float* w, Matrices<T> out) {
   if (scores.batches == 0) return;
-  const int C = static_cast<int>(scores.columns), bytes = C * (C + 1) * static_cast<int>(sizeof(float));
+  const int size = std::max<int>(kBase, static_cast<int>(scores.columns));
+  const int bytes = (size * (size + 1) + size * size / 4) * static_cast<int>(sizeof(float));
   cudaFuncSetAttribute(inverse_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  inverse_kernel<<<static_cast<unsigned>(scores.batches), C, bytes, current_stream()>>>(scores, G, w, out);
+  inverse_kernel<<<static_cast<unsigned>(scores.batches), kInverseThreads, bytes, current_stream()>>>(scores, G, w, out,
+                                                                                                      size);
   check_launch("unit_lower_inverse");
 }
 
 template <typename In, typename T>
 void scale_rows(Matrices<const In> x, int64_t C, const float* factor, const float* second, float sign,
                 Matrices<T> out) {
-  const bool packs = rows_packed(x) && rows_packed(out);
-  const int64_t threads = x.batches * x.rows * x.columns / (packs ? 4 : 1);
-  if (threads == 0) return;
-  const auto kernel = packs ? scale_rows_kernel<4, In, T> : scale_rows_kernel<1, In, T>;
-  kernel<<<blocks(threads, kThreads), kThreads, 0, current_stream()>>>(x, C, factor, second, sign, out);
+  constexpr int kPack = kFull<T>;
+  if (x.batches == 0 || x.columns == 0) return;
+  const bool packs = rows_packed<kPack>(x) && rows_packed<kPack>(out);
+  const auto kernel = packs ? scale_rows_kernel<kPack, In, T> : scale_rows_kernel<1, In, T>;
+  kernel<<<blocks(x.batches, 1), kThreads, 0, current_stream()>>>(x, static_cast<int>(C), factor, second, sign,
+                                                                  lanes_shift(x.columns, packs ? kPack : 1), out);
   check_launch("scale_rows");
 }
 
 template <typename T>
 void row_dots(Matrices<const T> a, Matrices<const float> b, float* sums) {
   if (a.batches * a.rows == 0) return;
-  const bool packs = rows_packed(a) && rows_packed(b);
-  const RowGrid grid = row_grid(a.batches * a.rows, a.columns, packs ? 4 : 1);
-  const auto kernel = packs ? row_dots_kernel<4, T> : row_dots_kernel<1, T>;
-  kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(a, b, grid.lanes, sums);
+  constexpr int kPack = kFull<T>;
+  const bool packs = rows_packed<kPack>(a) && rows_packed<kPack>(b);
+  const auto kernel = packs ? row_dots_kernel<kPack, T> : row_dots_kernel<1, T>;
+  const int shift = std::min(5, lanes_shift(a.columns, packs ? kPack : 1));
+  kernel<<<blocks(a.batches, 1), kThreads, 0, current_stream()>>>(a, b, shift, sums);
   check_launch("row_dots");
 }
 
@@ -244,11 +422,11 @@ void pass_states(const StatePass& pass) {
     const dim3 grid(blocks(pass.Kd * pass.Vd, kThreads), heads, sequences);
     pass_scaled_kernel<<<grid, kThreads, 0, current_stream()>>>(pass);
   } else {
-    const auto kernel = pass.Kd == 128  ? pass_matrices_kernel<128>
-                        : pass.Kd == 64 ? pass_matrices_kernel<64>
-                        : pass.Kd == 32 ? pass_matrices_kernel<32>
-                                        : pass_matrices_kernel<16>;
-    kernel<<<dim3(blocks(pass.Vd, kColumns), heads, sequences), kPassThreads, 0, current_stream()>>>(pass);
+    const dim3 grid(blocks(pass.Vd, kColumns), heads, sequences);
+    if (pass.Kd == 128) pass_matrices_kernel<128><<<grid, kParts * 128 / 2, 0, current_stream()>>>(pass);
+    if (pass.Kd == 64) pass_matrices_kernel<64><<<grid, kParts * 64 / 2, 0, current_stream()>>>(pass);
+    if (pass.Kd == 32) pass_matrices_kernel<32><<<grid, kParts * 32 / 2, 0, current_stream()>>>(pass);
+    if (pass.Kd == 16) pass_matrices_kernel<16><<<grid, kParts * 16 / 2, 0, current_stream()>>>(pass);
   }
   check_launch("pass_states");
 }
@@ -264,5 +442,16 @@ template void scale_rows<float, float>(Matrices<const float>, int64_t, const flo
 template void scale_rows<float, Bf16>(Matrices<const float>, int64_t, const float*, const float*, float,
                                       Matrices<Bf16>);
 template void scale_rows<Bf16, Bf16>(Matrices<const Bf16>, int64_t, const float*, const float*, float, Matrices<Bf16>);
+
+#define ORYX_INSTANTIATE_CUT(In, T) \
+  template void cut<In, T>(const Placement&, const In*, const int64_t*, int64_t, Matrices<T>);
+ORYX_INSTANTIATE_CUT(float, float)
+ORYX_INSTANTIATE_CUT(float, double)
+ORYX_INSTANTIATE_CUT(Bf16, Bf16)
+#define ORYX_INSTANTIATE_JOIN(In, T) \
+  template void join<In, T>(const Placement&, Matrices<const In>, const int64_t*, int64_t, int64_t, float, T*);
+ORYX_INSTANTIATE_JOIN(float, float)
+ORYX_INSTANTIATE_JOIN(float, Bf16)
+ORYX_INSTANTIATE_JOIN(Bf16, Bf16)
 
 }  // namespace oryx::ops::cuda

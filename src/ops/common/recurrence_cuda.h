@@ -17,6 +17,21 @@ struct Matrices {
   int64_t batch, row;  // elements from one to the next
 };
 
+// Where tokens stand in chunks of C (ChunkList): `places` [chunks, C] names each place's token, or `tokens` where there
+// is none, and `where` [tokens] each token's place; both are null when all sequences are `uniform` long.
+struct Placement {
+  const int64_t *places, *where;
+  int64_t uniform, sequences, tokens, C;
+};
+// out [chunks H, group C, dim] from x [rows, H group, dim]; zero where there is no token, or row_of_token [tokens]
+// (null: the token itself) is negative.
+template <typename In, typename T>
+void cut(const Placement& placement, const In* x, const int64_t* row_of_token, int64_t heads, Matrices<T> out);
+// And back, times sign, for the tokens that `read` [rows] names (null: all).
+template <typename In, typename T>
+void join(const Placement& placement, Matrices<const In> x, const int64_t* read, int64_t rows, int64_t heads,
+          float sign, T* out);
+
 // out_ij = scores_ij exp(G_i - G_j) w_j for j <= i, and for j < i in rows from `strict` on, else 0; i counts from each
 // multiple of C columns. w null: ones.
 template <typename T>
@@ -45,6 +60,11 @@ struct StatePass {
   const float *M, *factor;
   float* states;
   bool backward;
+  // Also the state before each chunk, [chunks H, Kd, Vd] in float or bfloat16, matrices `before_batch` elements apart;
+  // null: not wanted.
+  void* before = nullptr;
+  bool before_bf16 = false;
+  int64_t before_batch = 0;
 };
 inline bool can_pass(int64_t Kd) {
   return Kd == 16 || Kd == 32 || Kd == 64 || Kd == 128;

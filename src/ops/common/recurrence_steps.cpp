@@ -1,8 +1,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addcmul.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/zeros.h>
 
 #include "ops/common/batched_products.h"
 #include "ops/common/recurrence_aten.h"
@@ -33,7 +36,8 @@ void with_fused_type(at::ScalarType type, Work&& work) {
     work.template operator()<float>();
 }
 
-void pass_states_fused(const RecurrenceChunks& x, const Tensor& A, const Tensor& states, bool backward) {
+void pass_states_fused(const RecurrenceChunks& x, const Tensor& A, const Tensor& states, const Tensor& before,
+                       bool backward) {
   const bool uniform = x.list.count() == x.list.steps() * x.list.sequences();
   const Tensor first = uniform ? Tensor() : upload(x.list.firsts(), states.device());
   const Tensor contiguous = A.contiguous();
@@ -48,11 +52,89 @@ void pass_states_fused(const RecurrenceChunks& x, const Tensor& A, const Tensor&
                      .M = x.delta ? factors : nullptr,
                      .factor = x.delta ? nullptr : factors,
                      .states = mutable_pointer<float>(states),
-                     .backward = backward});
+                     .backward = backward,
+                     .before = before.defined() ? before.mutable_data_ptr() : nullptr,
+                     .before_bf16 = before.defined() && before.scalar_type() == at::kBFloat16,
+                     .before_batch = before.defined() ? before.stride(0) : 0});
+}
+
+cuda::Placement placement(const ChunkList& list) {
+  return {pointer<int64_t>(list.places()),
+          pointer<int64_t>(list.where()),
+          list.uniform(),
+          list.sequences(),
+          list.tokens(),
+          list.size()};
+}
+
+void cut_fused(const RecurrenceChunks& x, const Tensor& from, const Tensor& row_of_token, const Tensor& to) {
+  const Tensor rows = from.contiguous();
+  const auto run = [&]<typename In, typename T>() {
+    cuda::cut<In, T>(placement(x.list), pointer<In>(rows), pointer<int64_t>(row_of_token), x.Hkv, matrices<T>(to));
+  };
+  if (to.scalar_type() == at::kBFloat16) return run.template operator()<Bf16, Bf16>();
+  if (to.scalar_type() == at::kDouble) return run.template operator()<float, double>();
+  return run.template operator()<float, float>();
+}
+
+// [rows, H group, dim] of the tokens that `read` names (undefined: all).
+Tensor join_fused(const RecurrenceChunks& x, const Tensor& from, const Tensor& read, at::ScalarType type, double sign) {
+  const int64_t rows = read.defined() ? read.numel() : x.list.tokens();
+  const Tensor out = at::empty({rows, x.Hkv * from.size(1) / x.C, from.size(2)}, from.options().dtype(type));
+  const auto run = [&]<typename In, typename T>() {
+    cuda::join<In, T>(placement(x.list), matrices<const In>(from), pointer<int64_t>(read), rows, x.Hkv,
+                      static_cast<float>(sign), mutable_pointer<T>(out));
+  };
+  if (from.scalar_type() == at::kBFloat16)
+    run.template operator()<Bf16, Bf16>();
+  else if (type == at::kBFloat16)
+    run.template operator()<float, Bf16>();
+  else
+    run.template operator()<float, float>();
+  return out;
 }
 
 }  // namespace
 #endif
+
+void RecurrenceChunks::cut_rows(const Tensor& x, const Tensor& to) const {
+#ifdef ORYX_CUDA
+  if (fused) {
+    Tensor row_of_token;
+    if (read) {
+      row_of_token = at::full({list.tokens()}, -1, read->options());
+      row_of_token.index_copy_(0, *read, at::arange(read->numel(), read->options()));
+    }
+    return cut_fused(*this, x, row_of_token, to);
+  }
+#endif
+  Tensor all = x;
+  if (read) all = at::zeros({list.tokens(), H, x.size(2)}, x.options()).index_copy_(0, *read, x);
+  list.cut(all.reshape({list.tokens(), Hkv, group, x.size(2)}), by_chunk(to));
+}
+
+void RecurrenceChunks::cut_keys(const Tensor& x, const Tensor& to) const {
+#ifdef ORYX_CUDA
+  if (fused) return cut_fused(*this, x, Tensor(), to);
+#endif
+  list.cut(x.unsqueeze(2), by_chunk(to));
+}
+
+Tensor RecurrenceChunks::join_rows(const Tensor& x) const {
+#ifdef ORYX_CUDA
+  if (fused) return join_fused(*this, x, or_undefined(read), type, 1);
+#endif
+  const Tensor all = list.join(by_chunk(x), type);
+  return read ? all.index_select(0, *read) : all;
+}
+
+Tensor RecurrenceChunks::join_keys(const Tensor& x, at::ScalarType to, double sign) const {
+#ifdef ORYX_CUDA
+  if (fused) return join_fused(*this, x, Tensor(), to, sign);
+#endif
+  const Tensor all = list.join(by_chunk(x), to);
+  return sign == 1 ? all : all.mul(sign);
+}
 
 bool RecurrenceChunks::can_fuse(const Tensor& q, int64_t Kd) {
 #ifdef ORYX_CUDA
@@ -139,24 +221,26 @@ Tensor RecurrenceChunks::transitions(const Tensor& minus_W, const Tensor& keys, 
   return A;
 }
 
-void RecurrenceChunks::pass_states(const Tensor& A, const Tensor& states, bool from_zero) const {
+void RecurrenceChunks::pass_states(const Tensor& A, const Tensor& all, const Tensor& before, bool from_zero) const {
+  const Tensor states = all.view({all.size(0) * Hkv, Kd, Vd});
 #ifdef ORYX_CUDA
-  if (fused) return pass_states_fused(*this, A, states, false);
+  if (fused) return pass_states_fused(*this, A, states, before, false);
 #endif
   for (int64_t step = from_zero ? 1 : 0; step < list.steps(); ++step) {
     const int64_t begin = list.first(step) * Hkv, n = list.count(step) * Hkv, B = list.sequences() * Hkv;
-    const Tensor before = states.narrow(0, step == 0 ? 0 : B + list.first(step - 1) * Hkv, n);
+    const Tensor last_one = states.narrow(0, step == 0 ? 0 : B + list.first(step - 1) * Hkv, n);
     Tensor after = states.narrow(0, B + begin, n);
     if (delta)
-      at::baddbmm_out(after, after, A.narrow(0, begin, n), before);
+      at::baddbmm_out(after, after, A.narrow(0, begin, n), last_one);
     else
-      at::addcmul_out(after, after, A.narrow(0, begin, n), before);
+      at::addcmul_out(after, after, A.narrow(0, begin, n), last_one);
   }
+  before.view({list.count(), Hkv, Kd, Vd}).copy_(list.begins(all));
 }
 
 void RecurrenceChunks::pass_gradients(const Tensor& A, const Tensor& grads) const {
 #ifdef ORYX_CUDA
-  if (fused) return pass_states_fused(*this, A, grads, true);
+  if (fused) return pass_states_fused(*this, A, grads, Tensor(), true);
 #endif
   const auto step_back = [&](int64_t chunk, int64_t from, int64_t n) {
     if (n == 0) return;

@@ -5,7 +5,6 @@ namespace oryx::ops::cuda {
 namespace {
 
 constexpr int kTile = 64;       // tokens that a thread takes of its channel
-constexpr int kMostTaps = 8;    // widths above are handled with more passes over the taps
 constexpr int kChannels = 128;  // of a block
 
 // The sequence that holds packed token t: begins[b] <= t < begins[b + 1].
@@ -48,18 +47,110 @@ __device__ __forceinline__ Arithmetic<T> grad_sum(const ShortConvArgs<T>& args, 
   return dy * silu_slope(a, sigmoid(a));
 }
 
-template <typename T>
-__global__ void forward_kernel(ShortConvArgs<T> args, int64_t tokens) {
-  const int64_t c = static_cast<int64_t>(blockIdx.y) * kChannels + threadIdx.x;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile, last = min(first + kTile, tokens);
-  if (c >= args.channels) return;
+// A tile's tokens, cut where sequences end: work(b, begin, end of the sequence, first token, token after the last).
+template <typename T, typename Work>
+__device__ __forceinline__ void for_segments(const ShortConvArgs<T>& args, int64_t first, int64_t last, Work&& work) {
   int64_t b = sequence_of(args.tokens, args.sequences, first);
-  for (int64_t t = first; t < last; ++t) {
-    while (t >= args.tokens[b + 1]) ++b;
-    auto y = convolved(args, b, args.tokens[b], t, c);
-    if (args.silu) y *= sigmoid(y);
-    args.y[t * args.channels + c] = narrow<T>(y);
+  for (int64_t t = first; t < last; ++b) {
+    const int64_t begin = args.tokens[b], end = args.tokens[b + 1];
+    if (end <= t) continue;
+    work(b, begin, end, t, min(end, last));
+    t = min(end, last);
   }
+}
+
+// The usual width: the inputs that a token sees stay in registers.
+template <int kW, typename T>
+__global__ void forward_kernel(ShortConvArgs<T> args) {
+  using A = Arithmetic<T>;
+  const int64_t c = static_cast<int64_t>(blockIdx.y) * kChannels + threadIdx.x, C = args.channels;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile, last = min(first + kTile, args.num_tokens);
+  if (c >= C) return;
+  const T* __restrict__ x = args.x;
+  T* __restrict__ y = args.y;
+  A w[kW], seen[kW];
+#pragma unroll
+  for (int j = 0; j < kW; ++j) w[j] = args.weight[c * kW + j];
+  for_segments(args, first, last, [&](int64_t b, int64_t begin, int64_t, int64_t from, int64_t to) {
+#pragma unroll
+    for (int j = 1; j < kW; ++j) seen[j] = input(args, b, begin, from - kW + j, c);
+#pragma unroll 8
+    for (int64_t t = from; t < to; ++t) {
+#pragma unroll
+      for (int j = 1; j < kW; ++j) seen[j - 1] = seen[j];
+      seen[kW - 1] = widen(x[t * C + c]);
+      A sum = 0;
+#pragma unroll
+      for (int j = 0; j < kW; ++j) sum += w[j] * seen[j];
+      if (args.silu) sum *= sigmoid(sum);
+      y[t * C + c] = narrow<T>(sum);
+    }
+  });
+}
+
+// Token t's gradient of the sum gives the last of what inputs up to t - W + 1 get; the first W - 1 tokens behind the
+// tile are gone through again.
+template <int kW, typename T>
+__global__ void backward_kernel(ShortConvArgs<T> args, Arithmetic<T>* partial) {
+  using A = Arithmetic<T>;
+  const int64_t c = static_cast<int64_t>(blockIdx.y) * kChannels + threadIdx.x, C = args.channels;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile, last = min(first + kTile, args.num_tokens);
+  if (c >= C) return;
+  const T* __restrict__ x = args.x, * __restrict__ grad_y = args.grad_y;
+  T* __restrict__ grad_x = args.grad_x;
+  A w[kW], grad_w[kW] = {}, seen[kW], ds[kW];  // ds: gradients of the sums of t - W + 1 to t
+#pragma unroll
+  for (int j = 0; j < kW; ++j) w[j] = args.weight[c * kW + j];
+  for_segments(args, first, last, [&](int64_t b, int64_t begin, int64_t end, int64_t from, int64_t to) {
+#pragma unroll
+    for (int j = 1; j < kW; ++j) seen[j] = input(args, b, begin, from - kW + j, c), ds[j] = 0;
+#pragma unroll 4
+    for (int64_t t = from; t < to + kW - 1; ++t) {
+#pragma unroll
+      for (int j = 1; j < kW; ++j) seen[j - 1] = seen[j], ds[j - 1] = ds[j];
+      ds[kW - 1] = 0;
+      if (t < end) {
+        seen[kW - 1] = widen(x[t * C + c]);
+        A d = grad_y ? widen(grad_y[t * C + c]) : A(0);
+        if (args.silu) {
+          A sum = 0;
+#pragma unroll
+          for (int j = 0; j < kW; ++j) sum += w[j] * seen[j];
+          d *= silu_slope(sum, sigmoid(sum));
+        }
+        ds[kW - 1] = d;
+        if (t < to) {
+#pragma unroll
+          for (int j = 0; j < kW; ++j) grad_w[j] += d * seen[j];
+        }
+      }
+      const int64_t s = t - (kW - 1);
+      if (s < from || !grad_x) continue;
+      A sum = 0;
+#pragma unroll
+      for (int j = 0; j < kW; ++j) sum += w[kW - 1 - j] * ds[j];
+      if (args.grad_final && s >= end - (kW - 1))
+        sum += widen(args.grad_final[(b * C + c) * (kW - 1) + s - (end - (kW - 1))]);
+      grad_x[s * C + c] = narrow<T>(sum);
+    }
+  });
+  if (!partial) return;
+#pragma unroll
+  for (int j = 0; j < kW; ++j) partial[(blockIdx.x * C + c) * kW + j] = grad_w[j];
+}
+
+template <typename T>
+__global__ void any_width_forward_kernel(ShortConvArgs<T> args) {
+  const int64_t c = static_cast<int64_t>(blockIdx.y) * kChannels + threadIdx.x;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile, last = min(first + kTile, args.num_tokens);
+  if (c >= args.channels) return;
+  for_segments(args, first, last, [&](int64_t b, int64_t begin, int64_t, int64_t from, int64_t to) {
+    for (int64_t t = from; t < to; ++t) {
+      auto y = convolved(args, b, begin, t, c);
+      if (args.silu) y *= sigmoid(y);
+      args.y[t * args.channels + c] = narrow<T>(y);
+    }
+  });
 }
 
 template <typename T>
@@ -70,43 +161,30 @@ __global__ void final_state_kernel(ShortConvArgs<T> args) {
   args.final_state[i] = narrow<T>(input(args, b, args.tokens[b], args.tokens[b + 1] - taps + i % taps, c));
 }
 
-// Taps [tap, tap + kMostTaps) of a tile: the weight's gradient, and at tap 0 the inputs' whole gradient.
 template <typename T>
-__global__ void backward_kernel(ShortConvArgs<T> args, int64_t tokens, int64_t tap, Arithmetic<T>* partial) {
+__global__ void any_width_backward_kernel(ShortConvArgs<T> args, Arithmetic<T>* partial) {
   using A = Arithmetic<T>;
-  const int64_t c = static_cast<int64_t>(blockIdx.y) * kChannels + threadIdx.x, W = args.width;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile, last = min(first + kTile, tokens);
-  if (c >= args.channels) return;
-  A sums[kMostTaps] = {};
-  int64_t b = sequence_of(args.tokens, args.sequences, first);
-  A ahead[kMostTaps];  // grad_sum of the tokens from t on, W of them where W <= kMostTaps
-  int64_t known = first;
-  for (int64_t t = first; t < last; ++t) {
-    while (t >= args.tokens[b + 1]) ++b, known = t;
-    const int64_t begin = args.tokens[b], end = args.tokens[b + 1];
-    const bool kept = W <= kMostTaps;
-    if (kept)
-      for (; known < min(end, t + W); ++known) ahead[known % kMostTaps] = grad_sum(args, b, begin, known, c);
-    const auto da = [&](int64_t at) { return kept ? ahead[at % kMostTaps] : grad_sum(args, b, begin, at, c); };
-    if (args.grad_x && tap == 0) {
-      A sum = 0;
-      for (int64_t j = W - 1; j >= 0; --j)
-        if (t + W - 1 - j < end) sum += args.weight[c * W + j] * da(t + W - 1 - j);
-      if (args.grad_final && t >= end - (W - 1))
-        sum += widen(args.grad_final[(b * args.channels + c) * (W - 1) + t - (end - (W - 1))]);
-      args.grad_x[t * args.channels + c] = narrow<T>(sum);
+  const int64_t c = static_cast<int64_t>(blockIdx.y) * kChannels + threadIdx.x, C = args.channels, W = args.width;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile, last = min(first + kTile, args.num_tokens);
+  if (c >= C) return;
+  for (int64_t j = 0; partial && j < W; ++j) partial[(blockIdx.x * C + c) * W + j] = 0;
+  for_segments(args, first, last, [&](int64_t b, int64_t begin, int64_t end, int64_t from, int64_t to) {
+    for (int64_t t = from; t < to; ++t) {
+      if (args.grad_x) {
+        A sum = 0;
+        for (int64_t later = t; later < min(end, t + W); ++later)
+          sum += args.weight[c * W + W - 1 - (later - t)] * grad_sum(args, b, begin, later, c);
+        if (args.grad_final && t >= end - (W - 1))
+          sum += widen(args.grad_final[(b * C + c) * (W - 1) + t - (end - (W - 1))]);
+        args.grad_x[t * C + c] = narrow<T>(sum);
+      }
+      if (partial) {
+        const A d = grad_sum(args, b, begin, t, c);
+        for (int64_t j = 0; j < W; ++j)
+          partial[(blockIdx.x * C + c) * W + j] += d * input(args, b, begin, t - (W - 1) + j, c);
+      }
     }
-    if (partial) {
-      const A here = da(t);
-#pragma unroll
-      for (int j = 0; j < kMostTaps; ++j)
-        if (tap + j < W) sums[j] += here * input(args, b, begin, t - (W - 1) + tap + j, c);
-    }
-  }
-  if (!partial) return;
-#pragma unroll
-  for (int j = 0; j < kMostTaps; ++j)
-    if (tap + j < W) partial[(blockIdx.x * args.channels + c) * W + tap + j] = sums[j];
+  });
 }
 
 template <typename T>
@@ -133,9 +211,9 @@ unsigned blocks(int64_t n, int64_t of_block) {
 template <typename T>
 void short_conv_forward(const ShortConvArgs<T>& args) {
   const int64_t states = args.sequences * args.channels * (args.width - 1);
-  if (args.num_tokens > 0)
-    forward_kernel<<<dim3(blocks(args.num_tokens, kTile), blocks(args.channels, kChannels)), kChannels, 0,
-                     current_stream()>>>(args, args.num_tokens);
+  const dim3 grid(blocks(args.num_tokens, kTile), blocks(args.channels, kChannels));
+  const auto kernel = args.width == 4 ? forward_kernel<4, T> : any_width_forward_kernel<T>;
+  if (args.num_tokens > 0) kernel<<<grid, kChannels, 0, current_stream()>>>(args);
   if (states > 0) final_state_kernel<<<blocks(states, kThreads), kThreads, 0, current_stream()>>>(args);
   check_launch("short_conv");
 }
@@ -143,14 +221,12 @@ void short_conv_forward(const ShortConvArgs<T>& args) {
 template <typename T>
 void short_conv_backward(const ShortConvArgs<T>& args) {
   using A = Arithmetic<T>;
-  const int64_t states = args.sequences * args.channels * (args.width - 1), tiles = blocks(args.num_tokens, kTile);
-  const int64_t weights = args.channels * args.width;
-  const DeviceMemory partial(args.grad_weight ? tiles * weights * sizeof(A) : 0);
-  for (int64_t tap = 0; tap < args.width && tiles > 0; tap += kMostTaps)
-    backward_kernel<<<dim3(tiles, blocks(args.channels, kChannels)), kChannels, 0, current_stream()>>>(
-        args, args.num_tokens, tap, partial.as<A>());
-  check_launch("short_conv");
-  if (args.grad_weight) add_partial(tiles, weights, A(1), partial.as<A>(), args.grad_weight);
+  const int64_t states = args.sequences * args.channels * (args.width - 1), weights = args.channels * args.width;
+  const dim3 grid(blocks(args.num_tokens, kTile), blocks(args.channels, kChannels));
+  const DeviceMemory partial(args.grad_weight ? grid.x * weights * sizeof(A) : 0);
+  const auto kernel = args.width == 4 ? backward_kernel<4, T> : any_width_backward_kernel<T>;
+  if (args.num_tokens > 0) kernel<<<grid, kChannels, 0, current_stream()>>>(args, partial.template as<A>());
+  if (args.grad_weight) add_partial(grid.x, weights, A(1), partial.template as<A>(), args.grad_weight);
   if (args.grad_initial && states > 0)
     initial_grad_kernel<<<blocks(states, kThreads), kThreads, 0, current_stream()>>>(args);
   check_launch("short_conv");
