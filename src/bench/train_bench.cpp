@@ -27,6 +27,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kWarmUp = 2;  // steps; the optimizer's state is made in the first
 constexpr size_t kMinSamples = 3, kMaxSamples = 15;
+constexpr int64_t kMostSteps = kWarmUp + kMaxSamples + 3;  // fewer are taken: nothing is logged or saved
 
 // A run's folder that is not kept.
 class ScratchFolder {
@@ -56,14 +57,23 @@ Recipe make_recipe(const TrainBenchOptions& options, const std::string& name) {
        {{"sources", {{{"task", "random"}, {"vocab", config.vocab_size}, {"length", options.length}}}},
         {"context", options.length}}},
       {"mixing", {{"strategy", options.mixing}}},
-      // More steps than are taken: nothing is saved and logged.
       {"train",
        {{"tokens", options.batch * 1000},
         {"batch_tokens", options.batch},
         {"precision", options.precision},
         {"log_every", 1000}}}};
   for (const std::string& assignment : options.set) apply_override(json, assignment);
-  return Recipe::from_json(json, name, "");
+  Recipe recipe = Recipe::from_json(json, name, "");
+  require(recipe.steps() >= kMostSteps,
+          "--set: a budget of {} steps is too short to measure, which takes {}; leave train.tokens alone",
+          recipe.steps(), kMostSteps);
+  return recipe;
+}
+
+// A processor may have units that the loops do not use (AMX).
+double flops_ceiling(const Ceilings& ceilings, const std::string& precision) {
+  const double library = precision == "bf16" ? ceilings.bf16_library_gflops : ceilings.fp32_library_gflops;
+  return std::max(ceilings.flops(precision), library * 1e9);
 }
 
 struct Enough {};
@@ -125,8 +135,8 @@ double attention_fraction(const Recipe& recipe, const Steps& steps) {
   return sum / static_cast<double>(sequences * count);
 }
 
-Json measure_preset(const std::string& name, const TrainBenchOptions& options, c10::Device device, double ceiling,
-                    Json& trace) {
+Json measure_preset(const std::string& name, const TrainBenchOptions& options, c10::Device device,
+                    const Ceilings& ceilings, Json& trace) {
   const Recipe recipe = make_recipe(options, name);
   Steps steps;
   const auto peak = peak_bytes(device, [&] { steps = take_steps(recipe, options, device); });
@@ -150,7 +160,7 @@ Json measure_preset(const std::string& name, const TrainBenchOptions& options, c
           {"samples", steps.seconds.size()},
           {"tokens_per_s", rate},
           {"gflops", rate * flops / 1e9},
-          {"fraction_of_ceiling", rate * flops / ceiling},
+          {"fraction_of_ceiling", rate * flops / flops_ceiling(ceilings, recipe.train.precision)},
           {"peak_bytes", peak ? Json(*peak) : Json()}};
 }
 
@@ -196,7 +206,7 @@ Json bench_train(const TrainBenchOptions& options, c10::Device device) {
   Json rows = Json::array(), trace;
   for (const std::string& name : options.presets) {
     Progress::say(name);
-    Json row = measure_preset(name, options, device, before.flops(options.precision), trace);
+    Json row = measure_preset(name, options, device, before, trace);
     if (StopSignal::received() != 0) break;
     rows.push_back(std::move(row));
   }
@@ -209,7 +219,8 @@ Json bench_train(const TrainBenchOptions& options, c10::Device device) {
       {"ceilings_after", measure_ceilings(device, options.quick).to_json()},
       {"formula",
        "flops of a token: 3 x (a x attention + (1 - a) x recurrent), the forward flops per token of `oryx info` at "
-       "this length, a the fraction of the tokens in attention"},
+       "this length, a the fraction of the tokens in attention; the ceiling is the higher one of the loop and the "
+       "library's matrix product"},
       {"rows", std::move(rows)}};
   if (!trace.is_null()) out["trace"] = std::move(trace);
   return out;

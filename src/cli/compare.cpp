@@ -142,6 +142,9 @@ void add_compare(CLI::App& app, Common& common) {
   command->add_option("--set", options->set, "Replace a key of what is common: table.key=value, seeds=[0, 1]");
   command->add_flag("--resume", options->resume, "Go on with the comparison in --out, if there is one");
   command->callback([options, &common] {
+    require(Launch::from_environment().alone(),
+            "compare trains one model after another in one process; start it without torchrun, mpirun or srun, and "
+            "several times with other --set seeds=[...] and --out to use several GPUs");
     const fs::path path = options->comparison;
     Comparison comparison = Comparison::load(path, options->set);
     const fs::path out = options->out.empty() ? "out" / path.stem() : fs::path(options->out);

@@ -76,7 +76,8 @@ class Bench(OryxCase):
         self.assertGreaterEqual(row["samples"], 3)
         self.assertAlmostEqual(row["tokens_per_s"] * row["ms"] / 1e3, 128)
         self.assertAlmostEqual(row["gflops"], row["tokens_per_s"] * row["flops_per_token"] / 1e9)
-        self.assertAlmostEqual(row["fraction_of_ceiling"], row["gflops"] / result["ceilings"]["bf16_gflops"])
+        self.assertAlmostEqual(row["fraction_of_ceiling"], row["gflops"] / max(
+            result["ceilings"][key] for key in ("bf16_gflops", "bf16_library_gflops")))
         # At 64 tokens attention does a sixteenth of what it does at the 1024 of the preset.
         self.assertTrue(0 < row["flops_per_token"] < 3 * max(flops.values()))
         self.assertGreater(row["peak_bytes"], 3 * 4 * row["parameters"])  # weights and two moments, if nothing else
@@ -97,12 +98,18 @@ class Bench(OryxCase):
         rows = self.ok_json("bench", "train", "oryx-gdn-tiny", "--quick", "--mixing", "recurrent", "--set",
                             "train.optimizer=muon")["rows"]
         self.assertEqual((rows[0]["attention_fraction"], rows[0]["mixing"]), (0, "recurrent"))
+        result = self.ok_json("bench", "train", "gdn-tiny", "--quick", "--set", "train.precision=fp32")
+        (row,) = result["rows"]
+        self.assertEqual(row["precision"], "fp32")
+        self.assertAlmostEqual(row["fraction_of_ceiling"], row["gflops"] / max(
+            result["ceilings"][key] for key in ("fp32_gflops", "fp32_library_gflops")))
 
     def test_bad_input(self):
         self.bad(["gdn-10n", "did you mean"], "bench", "train", "gdn-10n")
         self.bad(["--batch", "multiple"], "bench", "train", "--batch", 1000)
         self.bad("--length", "bench", "train", "--length", -1)
         self.bad("one preset", "bench", "train", "tiny", "--trace", "t.json")
+        self.bad("too short to measure", "bench", "train", "tiny", "--set", "train.tokens=8192")
         self.bad("mixng", "bench", "train", "--set", "mixng.chunk=3")
         self.bad("strategy", "bench", "train", "--mixing", "both")
         self.bad("/nowhere/t.json", "bench", "train", "gdn-tiny", "--quick", "--trace", "/nowhere/t.json")

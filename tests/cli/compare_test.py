@@ -1,6 +1,7 @@
 """`oryx compare`: the same tokens for all, statistics by hand, kills and resumes, bad input."""
 import json
 import math
+import os
 import signal
 import statistics
 import subprocess
@@ -215,6 +216,9 @@ seed = 4
         self.bad("lrr", "compare", self.compare(), "--out", "out", "--set", "train.lrr=1")
         self.assertFalse((self.dir / "out").exists())
         self.bad("", "compare", self.compare(), "--out", "/dev/null/out")
+        ranks = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost",
+                 "MASTER_PORT": "29500"}
+        self.bad("without torchrun", "compare", self.compare(), "--out", "out", env={**os.environ, **ranks})
 
 
 if __name__ == "__main__":
