@@ -11,13 +11,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The [model] table: a preset's config with the other keys laid over it, or a config of its own.
-ModelConfig read_model(const Json& root, const std::string& source, bool& vocab_given) {
+// The [model] table: a preset's config, or that of the model whose weights are taken, with the other keys laid over it,
+// or a config of its own.
+ModelConfig read_model(const Json& root, const std::string& source, const fs::path& base, Recipe& recipe) {
   const std::string where = source + ": [model]";
   require(root.contains("model") && root["model"].is_object(),
           "{}: the table [model] is missing; give it a preset or a config", source);
   Json table = root["model"];
-  vocab_given = table.contains("vocab_size");
+  if (table.contains("weights")) {
+    require(table["weights"].is_string() && !table.contains("preset"),
+            "{}: 'weights' must be a model directory, and takes the place of 'preset'", where);
+    recipe.weights = (base / table["weights"].get<std::string>()).lexically_normal().string();
+    Json config = load_json(fs::path(recipe.weights) / "config.json");
+    table.erase("weights");
+    config.update(table);
+    recipe.vocab_given = true;
+    return ModelConfig::from_json(config, where);
+  }
+  recipe.vocab_given = table.contains("vocab_size");
   if (!table.contains("preset")) return ModelConfig::from_json(table, where);
   require(table["preset"].is_string(), "{}: 'preset' must be a string", where);
   Json config = preset(table["preset"].get<std::string>()).to_json();
@@ -148,7 +159,7 @@ Recipe::Train read_train(Fields fields) {
 Recipe Recipe::from_json(const Json& json, const std::string& source, const fs::path& base) {
   Fields root(json, source);
   Recipe recipe;
-  recipe.model = read_model(json, source, recipe.vocab_given);
+  recipe.model = read_model(json, source, base, recipe);
   root.table("model");
   recipe.data = read_data(root.table("data"), base);
   recipe.mixing = MixingConfig::read(root.table("mixing"));
@@ -182,8 +193,10 @@ Json Recipe::to_json() const {
   if (!data.recall) {
     d.update({{"valid", data.valid}, {"tokenizer", data.tokenizer}, {"vocab", data.vocab}, {"context", data.context}});
   }
+  Json m = model.to_json();
+  if (!weights.empty()) m["weights"] = weights;
   const auto& t = train;
-  return {{"model", model.to_json()},
+  return {{"model", m},
           {"data", d},
           {"mixing", mixing.to_json()},
           {"train",

@@ -16,10 +16,11 @@ namespace oryx {
 
 // What a recipe (TOML, CONTRACT section 1) says, with every default filled in.
 struct Recipe {
-  // [model]: a preset, or config.json's keys, or a preset with some keys replaced. vocab_size follows the data when the
-  // table does not give it.
+  // [model]: a preset, config.json's keys, or a preset or another model's `weights` with some keys replaced. vocab_size
+  // follows the data when the table does not give it.
   ModelConfig model;
   bool vocab_given = false;
+  std::string weights;  // a model directory that training begins with, its config in place of a preset; empty: random
 
   // Where training sequences come from: one of recall, text, shards.
   struct Source {
@@ -36,8 +37,8 @@ struct Recipe {
   struct Data : Source {
     std::vector<WeightedSource> sources;
     std::vector<std::string> valid;  // text files for validation; empty: none
-    // tokenizer.model, tokenizer.json, or a directory with one; empty: that of the first shards, or else learned from
-    // the text with `vocab` pieces.
+    // tokenizer.model, tokenizer.json, or a directory with one; empty: that of the first shards, or of the model whose
+    // weights are taken, or else learned from the text with `vocab` pieces.
     std::string tokenizer;
     int64_t vocab = 4096;
     int64_t context = 1024;  // tokens of a training sequence; recall: its length

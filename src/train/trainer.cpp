@@ -64,6 +64,14 @@ std::unique_ptr<ShardedWeights> make_shards(const LanguageModel& model, const Re
   return std::make_unique<ShardedWeights>(model, whole, group);
 }
 
+LanguageModel first_model(const Recipe& recipe, at::Device device) {
+  LanguageModel model = LanguageModel::random(recipe.model, static_cast<uint64_t>(recipe.train.seed), device);
+  if (recipe.weights.empty()) return model;
+  const LanguageModel given = LanguageModel::load(recipe.weights);
+  for (const auto& [name, weight] : model.weights()) model.set_weight(name, given.weight(name));
+  return model;
+}
+
 class Trainer {
  public:
   Trainer(const Recipe& recipe, const TrainOptions& options, const BatchShare& share, ProcessGroup& group)
@@ -72,7 +80,7 @@ class Trainer {
         share_(share),
         group_(group),
         data_(make_data(recipe_, options.out, group)),
-        model_(LanguageModel::random(recipe_.model, static_cast<uint64_t>(recipe_.train.seed), options.device)),
+        model_(first_model(recipe_, options.device)),
         shards_(make_shards(model_, recipe_.train, group)),
         optimizer_(model_, optimizer_options(recipe_.train), shards_.get()),
         mixing_(make_mixing(recipe_.mixing, recipe_.model, recipe_.data.context)),

@@ -31,11 +31,15 @@ std::vector<fs::path> all_paths(const Recipe::Data& data, std::vector<std::strin
 }
 
 // None when nothing in the recipe is text.
-std::shared_ptr<const Tokenizer> get_tokenizer(const Recipe::Data& data, const fs::path& run, bool learns) {
+std::shared_ptr<const Tokenizer> get_tokenizer(const Recipe& recipe, const fs::path& run, bool learns) {
+  const auto& data = recipe.data;
   const auto load = [](const fs::path& path) { return std::make_shared<const Tokenizer>(Tokenizer::load(path)); };
   if (!data.tokenizer.empty()) return load(data.tokenizer);
   const auto shards = all_paths(data, &Recipe::Source::shards), text = all_paths(data, &Recipe::Source::text);
   if (!shards.empty()) return load(shards.front());
+  const fs::path given = recipe.weights;
+  if (!given.empty() && (fs::exists(given / "tokenizer.model") || fs::exists(given / "tokenizer.json")))
+    return load(given);
   if (text.empty()) return nullptr;
   const fs::path own = run / "tokenizer.model";
   require(
@@ -63,7 +67,7 @@ TrainingData::TrainingData(Recipe& recipe, const fs::path& run, bool learns) {
   const auto& data = recipe.data;
   const auto& t = recipe.train;
   const auto seed = static_cast<uint64_t>(t.seed);
-  tokenizer_ = get_tokenizer(data, run, learns);
+  tokenizer_ = get_tokenizer(recipe, run, learns);
   if (data.sources.empty()) {
     train_ = make_source(data, tokenizer_, data.context, t.micro_batch_tokens, seed);
   } else {

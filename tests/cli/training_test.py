@@ -1,12 +1,13 @@
 """Training as its user meets it: the recipe is said, signals save, a full disk keeps what was there."""
 import json
+import re
 import resource
 import signal
 import subprocess
 import time
 import unittest
 
-from oryx_case import ORYX, RECALL, OryxCase
+from oryx_case import ORYX, RECALL, TEXT, OryxCase, book
 
 LONG = RECALL.replace("tokens = 2048", "tokens = 200_000_000") + "checkpoint_every = 20\neval_every = 30\neval_tokens = 256\n"
 
@@ -78,6 +79,26 @@ class Training(OryxCase):
         again.send_signal(signal.SIGTERM)
         self.assertEqual(again.wait(timeout=60), 0)
         self.assertGreater(self.steps()[-1], last)
+
+    def test_training_begins_with_given_weights(self):
+        """A text model is trained on, its tokenizer with it: the first loss is where the last one was."""
+        (self.dir / "text.txt").write_text(book())
+        self.write("text.toml", TEXT.replace("tokens = 2048", "tokens = 16384\nlr = 3e-3"))
+        self.assertEqual(self.run_oryx("train", "text.toml", "--out", "first").returncode, 0)
+        again = re.sub(r"preset.*\nnum_hidden_layers.*", 'weights = "first/model"', TEXT)
+        self.write("again.toml", again + "lr = 0\nlog_every = 1\n")
+        result = self.run_oryx("train", "again.toml", "--out", "second")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual((self.dir / "second/model/model.safetensors").read_bytes(),
+                         (self.dir / "first/model/model.safetensors").read_bytes())
+        self.assertEqual((self.dir / "second/model/tokenizer.model").read_bytes(),
+                         (self.dir / "first/model/tokenizer.model").read_bytes())
+        for change, says in (('weights = "none"', "none/config.json"),
+                             ('weights = "first/model"\npreset = "gdn-tiny"', "takes the place of 'preset'"),
+                             ('weights = "first/model"\nhidden_size = 64', "another shape")):
+            self.write("bad.toml", re.sub(r"preset.*\nnum_hidden_layers.*", change, TEXT))
+            result = self.run_oryx("train", "bad.toml", "--out", "bad")
+            self.assertEqual((result.returncode, says in result.stderr), (2, True), result.stderr)
 
     def test_only_one_process_trains_a_run(self):
         recipe = self.write("recall.toml", LONG)

@@ -16,7 +16,7 @@ at::Tensor gated_rms_norm(const at::Tensor& x, const at::Tensor& gate, const at:
 // The same, token by token in plain ATen operations: the oracle of the tests.
 at::Tensor gated_rms_norm_reference(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight, double eps);
 
-// The same in ATen operations on whole tensors: what devices other than the CPU run.
+// The same in ATen operations on whole tensors: what devices without kernels run.
 at::Tensor gated_rms_norm_aten(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight, double eps);
 
 }  // namespace oryx::ops

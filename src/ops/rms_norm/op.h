@@ -21,7 +21,7 @@ at::Tensor rms_norm(const at::Tensor& x, const std::optional<at::Tensor>& weight
 at::Tensor rms_norm_reference(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps,
                               double scale = 1.0, std::optional<at::ScalarType> dtype = std::nullopt);
 
-// The same in ATen operations on whole tensors: what devices other than the CPU run.
+// The same in ATen operations on whole tensors: what devices without kernels run.
 at::Tensor rms_norm_aten(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps, double scale = 1.0,
                          std::optional<at::ScalarType> dtype = std::nullopt);
 

@@ -17,7 +17,7 @@ at::Tensor rope(const at::Tensor& x, const at::Tensor& positions, double base);
 // The same, token by token in plain ATen operations: the oracle of the tests.
 at::Tensor rope_reference(const at::Tensor& x, const at::Tensor& positions, double base);
 
-// The same in ATen operations on whole tensors: what devices other than the CPU run.
+// The same in ATen operations on whole tensors: what devices without kernels run.
 at::Tensor rope_aten(const at::Tensor& x, const at::Tensor& positions, double base);
 
 }  // namespace oryx::ops

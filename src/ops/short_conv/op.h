@@ -31,7 +31,7 @@ std::tuple<at::Tensor, at::Tensor> short_conv_reference(const at::Tensor& x, con
                                                         const std::optional<at::Tensor>& initial_state = std::nullopt,
                                                         std::string_view activation = "none");
 
-// The same in ATen operations on whole tensors: what devices other than the CPU run.
+// The same in ATen operations on whole tensors: what devices without kernels run.
 std::tuple<at::Tensor, at::Tensor> short_conv_aten(const at::Tensor& x, const at::Tensor& weight,
                                                    const at::Tensor& cu_seqlens,
                                                    const std::optional<at::Tensor>& initial_state = std::nullopt,

@@ -14,7 +14,7 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 // The same, row by row in plain ATen operations: the oracle of the tests.
 at::Tensor swiglu_reference(const at::Tensor& gate, const at::Tensor& up);
 
-// The same in ATen operations on whole tensors: what devices other than the CPU run.
+// The same in ATen operations on whole tensors: what devices without kernels run.
 at::Tensor swiglu_aten(const at::Tensor& gate, const at::Tensor& up);
 
 }  // namespace oryx::ops

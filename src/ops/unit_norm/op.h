@@ -19,7 +19,7 @@ at::Tensor unit_norm(const at::Tensor& x, double eps = 1e-6, double scale = 1.0,
 at::Tensor unit_norm_reference(const at::Tensor& x, double eps = 1e-6, double scale = 1.0,
                                std::string_view activation = "none");
 
-// The same in ATen operations on whole tensors: what devices other than the CPU run.
+// The same in ATen operations on whole tensors: what devices without kernels run.
 at::Tensor unit_norm_aten(const at::Tensor& x, double eps = 1e-6, double scale = 1.0,
                           std::string_view activation = "none");
 
