@@ -34,13 +34,18 @@ inline void transpose(int64_t m, int64_t n, const T* src, int64_t lds, T* dst, i
     }
 }
 
-// Rounded to bfloat16, in the upper half of each word; numbers are finite.
-inline Words round_up_half(Vec<float> x) {
-  const Words bits = reinterpret_cast<Words>(x);
-  return bits + 0x7fffu + ((bits >> 16) & 1u);
+#if defined(__AVX512BF16__)
+// Rounded to bfloat16: `low` then `high`, or an element of each in turn.
+inline Words round_both(Vec<float> low, Vec<float> high) {
+  return reinterpret_cast<Words>(
+      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)));
 }
 inline Vec<Pair> pair(Vec<float> low, Vec<float> high) {
-  return (round_up_half(low) >> 16) | (round_up_half(high) & 0xffff0000u);
+  typedef int16_t Halves __attribute__((vector_size(64)));
+  constexpr Halves turns = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const Halves both = reinterpret_cast<Halves>(round_both(low, high));
+  return reinterpret_cast<Vec<Pair>>(__builtin_shuffle(both, turns));
 }
 
 // dst [ceil(k/2), n] of pairs: rows 2p and 2p + 1 of src [k, n], zeros for a row k. n is a multiple of kLanes<float>.
@@ -51,7 +56,20 @@ inline void pair_rows(int64_t k, int64_t n, const float* src, int64_t lds, Pair*
       vstore(dst + p / 2 * ldd + j, pair(vload(src + p * lds + j), next));
     }
 }
-// The same of bfloat16 rows, `stride` elements apart; columns from n to its whole vector become zeros.
+// dst [padded row] = src [n] rounded to bfloat16, two neighbours to a word.
+inline void pair_columns(int64_t n, const float* src, Pair* dst) {
+  int64_t j = 0;
+  for (; j + 2 * kLanes<float> <= n; j += 2 * kLanes<float>)
+    vstore(dst + j / 2, round_both(vload(src + j), vload(src + j + kLanes<float>)));
+  if (j < n) {
+    const Words last = round_both(vload(src + j), Vec<float>{});
+    std::memcpy(dst + j / 2, &last, sizeof(last) / 2);
+  }
+}
+
+#endif
+
+// The pairs of bfloat16 rows `stride` elements apart; columns from n to its whole vector become zeros.
 inline void pair_rows(int64_t k, int64_t n, const Bf16* src, int64_t stride, Pair* dst, int64_t ldd) {
   for (int64_t p = 0; p < k; p += 2) {
     const Bf16 *low = src + p * stride, *high = low + stride;
@@ -72,14 +90,6 @@ inline void load_elements(const T* src, int64_t n, int64_t width, Element<T>* ds
   } else {
     load_padded(src, n, dst);
     fill_zero(dst + padded<Element<T>>(n), width - padded<Element<T>>(n));
-  }
-}
-
-// dst [padded row] = src [n] rounded to bfloat16, two neighbours to a word.
-inline void pair_columns(int64_t n, const float* src, Pair* dst) {
-  for (int64_t j = 0; j < n; j += kLanes<float>) {
-    const HalfWords half = truncate(round_up_half(vload(src + j)) >> 16);
-    std::memcpy(reinterpret_cast<char*>(dst) + j * 2, &half, sizeof(half));
   }
 }
 
