@@ -41,8 +41,12 @@ struct Eight {
 
 template <typename T, typename A, bool Delta>
 class BackwardUnit {
-  using E = Element<T>;  // of all products but the triangular system's
-  static constexpr int64_t kPer = kPairs<T> ? 2 : 1;
+  // Pairs, and how many of them a float is that the delta rule's gradients of gates and queries depend on: they are
+  // differences that cancel where keys are alike, and want all of a float's bits.
+  static constexpr bool kPaired = kPairs<T> && (kMatrixTiles || !Delta);
+  static constexpr int kParts = kPaired && Delta ? 3 : 1;
+  using E = std::conditional_t<kPaired, Pair, A>;
+  static constexpr int64_t kPer = kPaired ? 2 : 1;
   static constexpr int kRows = kTileRows<E>;
 
  public:
@@ -60,23 +64,25 @@ class BackwardUnit {
         vp_(slice_width(args.value_dim, slices)),
         ldk_(skewed<A>(kp_)),
         ldv_(skewed<A>(vp_)),
-        kw_(kPairs<T> ? kp_ / 2 : ldk_),
-        vw_(kPairs<T> ? vp_ / 2 : ldv_),
-        scratch_(8 * C * ldk_ + 8 * C * ldv_ + (4 + max_heads) * kp_ * ldv_ + 2 * vp_ * ldk_ + 5 * C * C + 3 * C) {
+        kw_(kPaired ? kp_ / 2 : ldk_),
+        vw_(kPaired ? vp_ / 2 : ldv_),
+        side_(std::max({kp_, vp_, C})),
+        scratch_((7 + kParts) * C * ldk_ + (7 + 2 * kParts) * C * ldv_ + (3 + max_heads + kParts) * kp_ * ldv_ +
+                 2 * kParts * vp_ * ldk_ + (3 + 2 * kParts) * side_ * side_ + 3 * C) {
     const auto elements = [&](int64_t n) { return scratch_.template take<E>(n / kPer); };
     for (A** part : {&K_, &Q_, &dK_, &dQ_}) *part = scratch_.take(C * ldk_);
     for (A** part : {&V_, &X_, &dU_, &Z_}) *part = scratch_.take(C * ldv_);
     S_ = scratch_.take(kp_ * ldv_), states_ = scratch_.take(max_heads * kp_ * ldv_);
     M_ = scratch_.take(C * C), dM_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
     decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
-    KT_ = elements(kp_ * C), XT_ = elements(vp_ * C), ST_ = elements(vp_ * ldk_), dST_ = elements(vp_ * ldk_);
-    dOE_ = elements(C * ldv_);
+    KT_ = elements(kp_ * C), XT_ = elements(kParts * vp_ * C), dOE_ = elements(C * ldv_);
+    ST_ = elements(kParts * vp_ * ldk_), dST_ = elements(vp_ * ldk_);
     if constexpr (!Delta) X_ = V_;
-    if constexpr (kPairs<T>) {
+    if constexpr (kPaired) {
       KE_ = elements(C * ldk_), KC_ = elements(C * ldk_), QE_ = elements(C * ldk_), QC_ = elements(C * ldk_);
-      XE_ = elements(C * ldv_), ZC_ = elements(C * ldv_), dOC_ = elements(C * ldv_), dSC_ = elements(kp_ * ldv_);
-      const int64_t side = std::max({kp_, vp_, C});
-      left_ = elements(side * C), spare_ = elements(kp_ * vp_ + side * C);
+      XE_ = elements(kParts * C * ldv_), ZC_ = elements(kParts * C * ldv_), dOC_ = elements(C * ldv_);
+      dSC_ = elements(kParts * kp_ * ldv_);
+      left_ = elements(kParts * side_ * side_), spare_ = elements(kParts * side_ * side_);
     } else {
       KE_ = KC_ = K_, QE_ = QC_ = Q_, XE_ = X_, ZC_ = Z_, dOC_ = dOE_;
     }
@@ -133,7 +139,7 @@ class BackwardUnit {
 
   void choose_state(int64_t index) {
     dS_ = states_ + index * kp_ * ldv_;
-    if constexpr (!kPairs<T>) dSC_ = dS_;
+    if constexpr (!kPaired) dSC_ = dS_;
   }
 
   void look_ahead(int64_t head, int64_t t, int64_t tokens, int64_t first_row, int64_t rows, int64_t chunk) {
@@ -185,13 +191,13 @@ class BackwardUnit {
     for (int64_t i = 0; i < n; ++i) {
       const int64_t token = (t0 + i) * Hkv + head;
       const T *k = static_cast<const T*>(args_.k) + token * Kd, *v = static_cast<const T*>(args_.v) + token * Vd + v0_;
-      load_padded(k, Kd, K_ + i * ldk_);
+      if constexpr (Delta || !kPaired) load_padded(k, Kd, K_ + i * ldk_);
       load_padded(v, vd_, V_ + i * ldv_);
       if constexpr (Delta) load_padded(static_cast<const A*>(args_.updates) + token * Vd + v0_, vd_, X_ + i * ldv_);
-      if constexpr (kPairs<T>) {
+      if constexpr (kPaired) {
         load_elements(k, Kd, kp_, KE_ + i * kw_);
         if constexpr (Delta)
-          pair_columns(vp_, X_ + i * ldv_, XE_ + i * vw_);
+          pair_columns<kParts>(vp_, X_ + i * ldv_, XE_ + i * vw_, C * vw_);
         else
           load_elements(v, vd_, vp_, XE_ + i * vw_);
       }
@@ -201,23 +207,24 @@ class BackwardUnit {
     const A* saved = static_cast<const A*>(args_.chunk_states) + ((chunk * Hkv + head) * Kd) * Vd + v0_;
     for (int64_t i = 0; i < Kd; ++i) load_padded(saved + i * Vd, vd_, S_ + i * ldv_);
     transpose(n, kp_ / kPer, KE_, kw_, KT_, C);
-    transpose(n, vp_ / kPer, XE_, vw_, XT_, C);
-    transpose_state(S_, ST_);
-    if constexpr (kPairs<T>) along_rows(n, kp_, reinterpret_cast<const Bf16*>(KE_), kp_, KC_, ldk_);
+    for (int part = 0; part < kParts; ++part)
+      transpose(n, vp_ / kPer, XE_ + part * C * vw_, vw_, XT_ + part * vp_ / kPer * C, C);
+    transpose_state<kParts>(S_, ST_);
+    if constexpr (kPaired) along_rows(n, kp_, reinterpret_cast<const Bf16*>(KE_), kp_, KC_, ldk_);
   }
 
   // S1 = e_last S0 + sum_j f_j w_j k_j x_j^T: begins dK and dU, and turns dS (of S1) into its share of S0's.
   void through_state(int64_t n) {
     const int64_t Kd = args_.key_dim;
-    transpose_state(dS_, dST_);
-    if constexpr (kPairs<T>) pair_rows(kp_, vp_, dS_, ldv_, dSC_, ldv_);
-    product<false>(n, vp_, all(Kd), Left{KE_, kw_, 1}, dSC_, ldv_, dU_, ldv_);
-    product<false>(n, kp_, all(vd_), Left{XE_, vw_, 1}, dST_, ldk_, dK_, ldk_);
+    transpose_state<1>(dS_, dST_);
+    if constexpr (kPaired) pair_rows<kParts>(kp_, vp_, dS_, ldv_, dSC_, ldv_, kp_ / 2 * ldv_);
+    product<false>(n, vp_, all(Kd), Left{KE_, kw_}, Right{dSC_, ldv_, kParts, kp_ / 2 * ldv_}, dU_, ldv_);
+    product<false>(n, kp_, all(vd_), Left{XE_, vw_}, Right{dST_, ldk_}, dK_, ldk_);
     for (int64_t i = 0; i < n; ++i) {
       const A f = decay_.f[i], fw = f * w_[i];
       for (int64_t j = 0; j < vp_; ++j) dU_[i * ldv_ + j] *= f;
       for (int64_t j = 0; j < kp_; ++j) dK_[i * ldk_ + j] *= fw;
-      const double share = dot(kp_, K_ + i * ldk_, dK_ + i * ldk_);
+      const double share = w_[i] * dot(vp_, X_ + i * ldv_, dU_ + i * ldv_);
       dG_[n - 1] += share;
       dG_[i] -= share;
     }
@@ -235,15 +242,21 @@ class BackwardUnit {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, m = rows_.count(), width = padded<A>(n);
     for (int64_t r = 0; r < m; ++r) {
       const T* q = static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd;
-      load_padded(q, Kd, Q_ + r * ldk_);
-      if constexpr (kPairs<T>) load_elements(q, Kd, kp_, QE_ + r * kw_);
       const T* grad = static_cast<const T*>(args_.grad_o) + ((rows_.begin + r) * H + h) * Vd + v0_;
-      load_elements(grad, vd_, vp_, dOE_ + r * vw_);
+      load_padded(q, Kd, Q_ + r * ldk_);
+      if constexpr (kPaired) {
+        load_elements(q, Kd, kp_, QE_ + r * kw_);
+        load_elements(grad, vd_, vp_, dOE_ + r * vw_);
+      } else {
+        load_padded(grad, vd_, dOE_ + r * vw_);
+      }
     }
-    if constexpr (kPairs<T>) {
+    if constexpr (kPaired) {
       along_rows(m, kp_, reinterpret_cast<const Bf16*>(QE_), kp_, QC_, ldk_);
       along_rows(m, vp_, reinterpret_cast<const Bf16*>(dOE_), vp_, dOC_, ldv_);
     }
+    const Left q{QE_, kw_}, grad{dOE_, vw_};
+    const Right updates{XT_, C, kParts, vp_ / 2 * C}, states{ST_, ldk_, kParts, vp_ / 2 * ldk_}, grads{dOC_, ldv_};
     const auto past = [&](int64_t i) { return Range(0, rows_.last(i) + 1); };
     const auto future = [&](int64_t i) { return Range(rows_.from(i), m); };
     // B in M, d(B) in dM: panels with a token that the tile's rows read.
@@ -251,104 +264,134 @@ class BackwardUnit {
       Tile<A, kRows, Vectors> tile;
       tile.zero();
       if (j >= rows_.seen(i)) {
-        if (kPairs<T>) tile.store(M_ + i * C + j, C);  // pairs of the transpose are read across tiles
+        if (kPaired) tile.store(M_ + i * C + j, C);  // pairs of the transpose are read across tiles
         return;
       }
-      tile.multiply((Kd + kPer - 1) / kPer, QE_ + i * kw_, kw_, 1, KT_ + j, C);
+      multiply(tile, i, j, Range(0, Kd), q, Right{KT_, C});
       for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < Vectors; ++v) {
           const A* d = decay_.D + rows_.token[std::min(i + r, m - 1)] * C + j + v * kLanes<A>;
           vstore(M_ + (i + r) * C + j + v * kLanes<A>, tile.sum[r][v] * vload(d));
         }
       tile.zero();
-      tile.multiply((vd_ + kPer - 1) / kPer, dOE_ + i * vw_, vw_, 1, XT_ + j, C);
+      multiply(tile, i, j, Range(0, vd_), grad, updates);
       for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= vload(w_ + j + v * kLanes<A>);
       tile.store(dM_ + i * C + j, C);
     });
-    product<true>(n, vp_, future, transposed(m, width, M_, C), dOC_, ldv_, dU_, ldv_);
+    product<true>(n, vp_, future, transposed<kParts>(m, width, M_, C), grads, dU_, ldv_);
     for (int64_t r = 0; r < m; ++r) {
       const int64_t i = rows_.token[r];
       dG_[i] += spread_decay_gradient(i + 1, M_ + r * C, dM_ + r * C);
       scale_row(width, decay_.D + i * C, dM_ + r * C);  // becomes that of q . k, and of no later token
     }
-    product<false>(m, kp_, all(vd_), Left{dOE_, vw_, 1}, ST_, ldk_, dQ_, ldk_);  // S0 do
+    product<false>(m, kp_, all(vd_), grad, states, dQ_, ldk_);  // S0 do
     for (int64_t r = 0; r < m; ++r) {
       const A e = decay_.e[rows_.token[r]];
       for (int64_t j = 0; j < kp_; ++j) dQ_[r * ldk_ + j] *= e;
       dG_[rows_.token[r]] += dot(kp_, Q_ + r * ldk_, dQ_ + r * ldk_);
     }
-    product<true>(n, kp_, future, transposed(m, width, dM_, C), QC_, ldk_, dK_, ldk_);
-    product<true>(m, kp_, past, rows(m, C, dM_, C), KC_, ldk_, dQ_, ldk_);
+    product<true>(n, kp_, future, transposed<1>(m, width, dM_, C), Right{QC_, ldk_}, dK_, ldk_);
+    product<true>(m, kp_, past, rows<kParts>(m, C, dM_, C), Right{KC_, ldk_}, dQ_, ldk_);
     for (int64_t r = 0; r < m; ++r) {
       store_share(dQ_ + r * ldk_, shares_.q, args_.rows[args_.sequences] * H, (rows_.begin + r) * H + h, args_.grad_q);
       const A e = decay_.e[rows_.token[r]];
       for (int64_t j = 0; j < kp_; ++j) Q_[r * ldk_ + j] *= e;
     }
-    product<true>(Kd, vp_, all(m), transposed(m, kp_, Q_, ldk_), dOC_, ldv_, dS_, ldv_);
+    product<true>(Kd, vp_, all(m), transposed<kParts>(m, kp_, Q_, ldk_), grads, dS_, ldv_);
   }
 
   static auto all(int64_t k) {
     return [k](int64_t) { return Range(0, k); };
   }
 
-  // The left operand of a product: element (i, p) is data[i * row + p * column].
+  // Operands of a product: element (i, p) of the left one is data[i * row + p * column]. Those of a float that consist
+  // of several parts have them `part` elements apart.
   struct Left {
     const E* data;
-    int64_t row, column;
+    int64_t row, column = 1;
+    int parts = 1;
+    int64_t part = 0;
   };
-  // x [m, k] as one, k whole vectors of pairs.
+  struct Right {
+    const E* data;
+    int64_t ld;
+    int parts = 1;
+    int64_t part = 0;
+  };
+  // x [m, k], both at most side_ and k whole vectors of pairs.
+  template <int Count>
   Left rows(int64_t m, int64_t k, const A* x, int64_t ldx) {
-    if constexpr (kPairs<T>) {
-      for (int64_t i = 0; i < m; ++i) pair_columns(k, x + i * ldx, left_ + i * k / 2);
-      return {left_, k / 2, 1};
+    if constexpr (kPaired) {
+      for (int64_t i = 0; i < m; ++i) pair_columns<Count>(k, x + i * ldx, left_ + i * k / 2, left_part());
+      return {left_, k / 2, 1, Count, left_part()};
     } else {
-      return {x, ldx, 1};
+      return {x, ldx};
     }
   }
   // The transpose of x [k, m], k at most C.
+  template <int Count>
   Left transposed(int64_t k, int64_t m, const A* x, int64_t ldx) {
-    if constexpr (kPairs<T>) {
-      along_rows(k, m, x, ldx, spare_, m);
-      return turned(m, spare_, m);
+    if constexpr (kPaired) {
+      along_rows<Count>(k, m, x, ldx, spare_, m, C / 2 * m);
+      for (int part = 0; part < Count; ++part)
+        transpose(C / 2, m, spare_ + part * C / 2 * m, m, left_ + part * left_part(), C / 2);
+      return {left_, C / 2, 1, Count, left_part()};
     } else {
       return {x, 1, ldx};
     }
   }
-  Left turned(int64_t m, const E* pairs, int64_t ld) {
-    transpose(C / 2, m, pairs, ld, left_, C / 2);
-    return {left_, C / 2, 1};
-  }
+  int64_t left_part() const { return side_ * side_ / 2; }
   // x [k, n] as pairs along its rows, zeros behind row k.
-  template <typename X>
-  static void along_rows(int64_t k, int64_t n, const X* x, int64_t ldx, Pair* to, int64_t ld) {
+  template <int Count>
+  static void along_rows(int64_t k, int64_t n, const A* x, int64_t ldx, Pair* to, int64_t ld, int64_t part) {
+    pair_rows<Count>(k, n, x, ldx, to, ld, part);
+    for (int i = 0; i < Count; ++i, to += part) fill_zero(to + (k + 1) / 2 * ld, (C / 2 - (k + 1) / 2) * ld);
+  }
+  static void along_rows(int64_t k, int64_t n, const Bf16* x, int64_t ldx, Pair* to, int64_t ld) {
     pair_rows(k, n, x, ldx, to, ld);
     fill_zero(to + (k + 1) / 2 * ld, (C / 2 - (k + 1) / 2) * ld);
   }
   // The transpose of a state or its gradient, as elements along the values.
+  template <int Count>
   void transpose_state(const A* state, E* to) {
-    if constexpr (kPairs<T>) {
-      for (int64_t i = 0; i < kp_; ++i) pair_columns(vp_, state + i * ldv_, spare_ + i * vp_ / 2);
-      transpose(kp_, vp_ / 2, spare_, vp_ / 2, to, ldk_);
+    if constexpr (kPaired) {
+      const int64_t words = vp_ / 2;
+      for (int64_t i = 0; i < kp_; ++i) pair_columns<Count>(vp_, state + i * ldv_, spare_ + i * words, kp_ * words);
+      for (int part = 0; part < Count; ++part)
+        transpose(kp_, words, spare_ + part * kp_ * words, words, to + part * words * ldk_, ldk_);
     } else {
       transpose(kp_, vp_, state, ldv_, to, ldk_);
     }
   }
 
+  // tile += A B for rows from i and columns from j, summed over `range`, which pairs round to whole ones or vectors of
+  // them: operands have zeros there. Of two operands with parts, products of parts too small to count are left out.
+  template <int Vectors>
+  [[gnu::always_inline]] static void multiply(Tile<A, kRows, Vectors>& tile, int64_t i, int64_t j, Range range,
+                                              const Left& a, const Right& b) {
+    constexpr int64_t kStep = kPaired && kMatrixTiles ? kLanes<Pair> : 1;
+    const int64_t begin = range.first / (kPer * kStep) * kStep, k = (range.second + kPer - 1) / kPer - begin;
+    const E *left = a.data + i * a.row + begin * a.column, *right = b.data + begin * b.ld + j;
+    if (kParts == 1 || b.parts == 1) {
+      tile.multiply(k, left, a.row, a.column, right, b.ld, Parts{a.parts, a.part, 0});
+    } else {
+      for (int p = 0; p < a.parts; ++p)
+        tile.multiply(k, left + p * a.part, a.row, a.column, right, b.ld, Parts{b.parts - p, 0, b.part});
+    }
+  }
+
   // C[m, n] = A B or C + A B over those k of each tile of rows that `range(i)` = [begin, end) names; m is rounded up to
-  // whole tiles, and with pairs the range to whole pairs or vectors of them, where operands hold zeros.
+  // whole tiles.
   template <bool Accumulate, typename Over>
-  void product(int64_t m, int64_t n, Over&& range, Left a, const E* b, int64_t ldb, A* c, int64_t ldc) {
+  void product(int64_t m, int64_t n, Over&& range, const Left& a, const Right& b, A* c, int64_t ldc) {
     for_tiles<A, kRows>(m, n, [&]<int Vectors>(int64_t i, int64_t j) {
-      const auto [first, last] = range(i);
-      constexpr int64_t kStep = kPairs<T> ? kMatrixTiles ? kLanes<Pair> : 1 : 1;
-      const int64_t begin = first / (kPer * kStep) * kStep, end = (last + kPer - 1) / kPer;
       Tile<A, kRows, Vectors> tile;
       if (Accumulate)
         tile.load(c + i * ldc + j, ldc);
       else
         tile.zero();
-      tile.multiply(end - begin, a.data + i * a.row + begin * a.column, a.row, a.column, b + begin * ldb + j, ldb);
+      multiply(tile, i, j, range(i), a, b);
       tile.store(c + i * ldc + j, ldc);
       ahead_.fetch(16);
     });
@@ -396,12 +439,13 @@ class BackwardUnit {
       key_products<By::row>(n, (args_.key_dim + kPer - 1) / kPer, KE_, kw_, KT_, decay_.D, w_, M_);  // -w_i M_ij
       fill_zero(M_ + n * C, (end - n) * C);
       solve_lower_transposed(n, vp_, ldv_, M_, dU_);  // d(u) with what later tokens' x take from it
-      const Left du = rows(n, vp_, dU_, ldv_);
+      const Left du = rows<kParts>(n, vp_, dU_, ldv_);
+      const Right updates{XT_, C, kParts, vp_ / 2 * C};
       for_tiles<A, kRows>(n, width, [&]<int Vectors>(int64_t i, int64_t j) {
         if (j >= i + kRows) return;
         Tile<A, kRows, Vectors> tile;
         tile.zero();
-        tile.multiply((vd_ + kPer - 1) / kPer, du.data + i * du.row, du.row, du.column, XT_ + j, C);
+        multiply(tile, i, j, Range(0, vd_), du, updates);
         for (int r = 0; r < kRows; ++r)
           for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= vload(w_ + j + v * kLanes<A>);
         tile.store(dM_ + i * C + j, C);  // d(u_i) . u_j = -d(M_ij) / w_i
@@ -433,24 +477,27 @@ class BackwardUnit {
       fill_zero(dM_ + n * C, (end - n) * C);
       const auto past = [&](int64_t i) { return Range(0, std::min(i + kRows, n)); };
       const auto future = [&](int64_t i) { return Range(i, n); };
-      product<true>(n, kp_, past, rows(n, C, dM_, C), KC_, ldk_, dK_, ldk_);
-      product<true>(n, kp_, future, transposed(n, width, dM_, C), KC_, ldk_, dK_, ldk_);
-      product<true>(n, kp_, all(vd_), rows(n, vp_, Z_, ldv_), ST_, ldk_, dK_, ldk_);
-      if constexpr (kPairs<T>) along_rows(n, vp_, Z_, ldv_, ZC_, ldv_);
-      product<true>(args_.key_dim, vp_, all(n), keys_transposed(), ZC_, ldv_, dS_, ldv_);
+      product<true>(n, kp_, past, rows<1>(n, C, dM_, C), Right{KC_, ldk_}, dK_, ldk_);
+      product<true>(n, kp_, future, transposed<1>(n, width, dM_, C), Right{KC_, ldk_}, dK_, ldk_);
+      product<true>(n, kp_, all(vd_), rows<1>(n, vp_, Z_, ldv_), Right{ST_, ldk_}, dK_, ldk_);
+      if constexpr (kPaired) along_rows<kParts>(n, vp_, Z_, ldv_, ZC_, ldv_, C / 2 * ldv_);
+      product<true>(args_.key_dim, vp_, all(n), keys_transposed(), Right{ZC_, ldv_, kParts, C / 2 * ldv_}, dS_, ldv_);
     }
   }
 
   Left keys_transposed() {
-    if constexpr (kPairs<T>)
-      return turned(kp_, KC_, ldk_);
-    else
+    if constexpr (kPaired) {
+      transpose(C / 2, kp_, KC_, ldk_, left_, C / 2);
+      return {left_, C / 2};
+    } else {
       return {K_, 1, ldk_};
+    }
   }
 
   const RecurrenceBackward& args_;
   const Shares& shares_;
-  const int64_t kp_, vp_, ldk_, ldv_, kw_, vw_;  // padded dims; distances of rows, and of rows of elements
+  const int64_t kp_, vp_;                  // padded dims
+  const int64_t ldk_, ldv_, kw_, vw_, side_;  // distances of rows, and of rows of elements; the largest
   int64_t slice_ = 0, v0_ = 0, vd_ = 0;
   Scratch<A> scratch_;
   A *K_, *Q_, *dK_, *dQ_, *V_, *X_, *dU_, *Z_, *S_, *states_, *dS_ = nullptr, *M_, *dM_, *w_;

@@ -76,11 +76,12 @@ struct Tile {
   // += A[Rows, k] B[k, Vectors]; element (r, p) of A is a[r * a_row + p * a_col]. With matrix tiles (ops/common/amx.h)
   // and pairs, a_col is 1, and k is rounded up to 16: both operands have zeros or, one of them, finite numbers there.
   template <typename E>
-  [[gnu::always_inline]] void multiply(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t ldb) {
+  [[gnu::always_inline]] void multiply(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t ldb,
+                                       [[maybe_unused]] Parts parts = {}) {
 #if defined(__AMX_BF16__)
     if constexpr (std::is_same_v<E, Pair>) {
       static_assert(Rows == 16);
-      return amx_multiply<Vectors>(k, a, a_row, b, ldb, &sum[0][0]);
+      return amx_multiply<Vectors>(k, a, a_row, b, ldb, parts, &sum[0][0]);
     }
 #endif
     for (int64_t p = 0; p < k; ++p, a += a_col, b += ldb) {

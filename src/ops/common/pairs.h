@@ -44,29 +44,43 @@ inline Vec<Pair> pair(Vec<float> low, Vec<float> high) {
   typedef int16_t Halves __attribute__((vector_size(64)));
   constexpr Halves turns = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                             8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  const Halves both = reinterpret_cast<Halves>(round_both(low, high));
-  return reinterpret_cast<Vec<Pair>>(__builtin_shuffle(both, turns));
+  return reinterpret_cast<Vec<Pair>>(__builtin_shuffle(reinterpret_cast<Halves>(round_both(low, high)), turns));
 }
 
 // dst [ceil(k/2), n] of pairs: rows 2p and 2p + 1 of src [k, n], zeros for a row k. n is a multiple of kLanes<float>.
-inline void pair_rows(int64_t k, int64_t n, const float* src, int64_t lds, Pair* dst, int64_t ldd) {
+// With more Parts, `part` elements apart, each next one is what the sum of those before lacks: three hold all 24 bits.
+template <int Parts = 1>
+inline void pair_rows(int64_t k, int64_t n, const float* src, int64_t lds, Pair* dst, int64_t ldd, int64_t part = 0) {
   for (int64_t p = 0; p < k; p += 2)
     for (int64_t j = 0; j < n; j += kLanes<float>) {
-      const Vec<float> next = p + 1 < k ? vload(src + (p + 1) * lds + j) : Vec<float>{};
-      vstore(dst + p / 2 * ldd + j, pair(vload(src + p * lds + j), next));
+      Vec<float> low = vload(src + p * lds + j), high = p + 1 < k ? vload(src + (p + 1) * lds + j) : Vec<float>{};
+      Pair* to = dst + p / 2 * ldd + j;
+      for (int i = 0;; ++i, to += part) {
+        const Vec<Pair> both = pair(low, high);
+        vstore(to, both);
+        if (i == Parts - 1) break;
+        low -= reinterpret_cast<Vec<float>>(both << 16);
+        high -= reinterpret_cast<Vec<float>>(both & 0xffff0000u);
+      }
     }
 }
-// dst [padded row] = src [n] rounded to bfloat16, two neighbours to a word.
-inline void pair_columns(int64_t n, const float* src, Pair* dst) {
-  int64_t j = 0;
-  for (; j + 2 * kLanes<float> <= n; j += 2 * kLanes<float>)
-    vstore(dst + j / 2, round_both(vload(src + j), vload(src + j + kLanes<float>)));
-  if (j < n) {
-    const Words last = round_both(vload(src + j), Vec<float>{});
-    std::memcpy(dst + j / 2, &last, sizeof(last) / 2);
+// dst [padded row] = src [n], two neighbours to a word; Parts as above.
+template <int Parts = 1>
+inline void pair_columns(int64_t n, const float* src, Pair* dst, int64_t part = 0) {
+  for (int64_t j = 0; j < n; j += 2 * kLanes<float>) {
+    Vec<float> low = vload(src + j), high = j + kLanes<float> < n ? vload(src + j + kLanes<float>) : Vec<float>{};
+    char* to = reinterpret_cast<char*>(dst + j / 2);
+    for (int i = 0;; ++i, to += part * 4) {
+      const Words both = round_both(low, high);
+      HalfWords halves[2];
+      std::memcpy(halves, &both, sizeof(both));
+      std::memcpy(to, halves, j + kLanes<float> < n ? sizeof(both) : sizeof(halves[0]));
+      if (i == Parts - 1) break;
+      low -= widen(halves[0]);
+      high -= widen(halves[1]);
+    }
   }
 }
-
 #endif
 
 // The pairs of bfloat16 rows `stride` elements apart; columns from n to its whole vector become zeros.
