@@ -40,7 +40,7 @@ class MatrixTiles {
 // sum [16, Vectors] += A [16, k] B [k, Vectors], k rounded up to 16, and the same of the operands' other parts (see Tile).
 // GCC's tile loads do not say that they read memory.
 template <int Vectors>
-inline void amx_multiply(int64_t k, const Pair* a, int64_t lda, const Pair* b, int64_t ldb, Parts parts, void* sum) {
+[[gnu::always_inline]] inline void amx_multiply(int64_t k, const Pair* a, int64_t lda, const Pair* b, int64_t ldb, Parts parts, void* sum) {
   char* out = static_cast<char*>(sum);
   asm volatile("" ::: "memory");
   _tile_loadd(0, out, Vectors * 64);

@@ -40,6 +40,11 @@ inline Words round_both(Vec<float> low, Vec<float> high) {
   return reinterpret_cast<Words>(
       _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)));
 }
+inline HalfWords first_half(Words x) {
+  HalfWords half;
+  std::memcpy(&half, &x, sizeof(half));
+  return half;
+}
 inline Vec<Pair> pair(Vec<float> low, Vec<float> high) {
   typedef int16_t Halves __attribute__((vector_size(64)));
   constexpr Halves turns = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
@@ -68,16 +73,19 @@ inline void pair_rows(int64_t k, int64_t n, const float* src, int64_t lds, Pair*
 template <int Parts = 1>
 inline void pair_columns(int64_t n, const float* src, Pair* dst, int64_t part = 0) {
   for (int64_t j = 0; j < n; j += 2 * kLanes<float>) {
-    Vec<float> low = vload(src + j), high = j + kLanes<float> < n ? vload(src + j + kLanes<float>) : Vec<float>{};
-    char* to = reinterpret_cast<char*>(dst + j / 2);
-    for (int i = 0;; ++i, to += part * 4) {
+    const bool whole = j + kLanes<float> < n;
+    Vec<float> low = vload(src + j), high = whole ? vload(src + j + kLanes<float>) : Vec<float>{};
+    Pair* to = dst + j / 2;
+    for (int i = 0;; ++i, to += part) {
       const Words both = round_both(low, high);
-      HalfWords halves[2];
-      std::memcpy(halves, &both, sizeof(both));
-      std::memcpy(to, halves, j + kLanes<float> < n ? sizeof(both) : sizeof(halves[0]));
+      const HalfWords half = first_half(both);
+      if (whole)
+        vstore(to, both);
+      else
+        std::memcpy(to, &half, sizeof(half));
       if (i == Parts - 1) break;
-      low -= widen(halves[0]);
-      high -= widen(halves[1]);
+      low -= widen(half);
+      high -= widen(first_half(__builtin_shuffle(both, Words{8, 9, 10, 11, 12, 13, 14, 15})));
     }
   }
 }
