@@ -37,14 +37,19 @@ class MatrixTiles {
   ~MatrixTiles() { _tile_release(); }
 };
 
-// sum [16, Vectors] += A [16, k] B [k, Vectors], k rounded up to 16, and the same of the operands' other parts (see Tile).
-// GCC's tile loads do not say that they read memory.
+// C [16, Vectors] = A [16, k] B [k, Vectors], or C += when `accumulate`, k rounded up to 16, and the same of the operands'
+// other parts. GCC's tile loads do not say that they read memory.
 template <int Vectors>
-[[gnu::always_inline]] inline void amx_multiply(int64_t k, const Pair* a, int64_t lda, const Pair* b, int64_t ldb, Parts parts, void* sum) {
-  char* out = static_cast<char*>(sum);
+[[gnu::always_inline]] inline void amx_multiply(int64_t k, const Pair* a, int64_t lda, const Pair* b, int64_t ldb,
+                                                Parts parts, bool accumulate, float* c, int64_t ldc) {
   asm volatile("" ::: "memory");
-  _tile_loadd(0, out, Vectors * 64);
-  if constexpr (Vectors == 2) _tile_loadd(1, out + 64, Vectors * 64);
+  if (accumulate) {
+    _tile_loadd(0, c, ldc * 4);
+    if constexpr (Vectors == 2) _tile_loadd(1, c + 16, ldc * 4);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+  }
   for (int part = 0; part < parts.count; ++part, a += parts.a, b += parts.b)
     for (int64_t p = 0; p < k; p += 16) {
       _tile_loadd(2, a + p, lda * 4);
@@ -55,8 +60,8 @@ template <int Vectors>
         _tile_dpbf16ps(1, 2, 4);
       }
     }
-  _tile_stored(0, out, Vectors * 64);
-  if constexpr (Vectors == 2) _tile_stored(1, out + 64, Vectors * 64);
+  _tile_stored(0, c, ldc * 4);
+  if constexpr (Vectors == 2) _tile_stored(1, c + 16, ldc * 4);
   asm volatile("" ::: "memory");
 }
 #else

@@ -365,19 +365,29 @@ class BackwardUnit {
     }
   }
 
-  // tile += A B for rows from i and columns from j, summed over `range`, which pairs round to whole ones or vectors of
-  // them: operands have zeros there. Of two operands with parts, products of parts too small to count are left out.
+  // What a tile of rows takes of a left operand, and a panel of a right one: the rows and columns from i and j on,
+  // summed over `range`, which pairs round to whole ones or vectors of them: operands have zeros there.
+  struct Piece {
+    const E *left, *right;
+    int64_t k;
+    Piece(int64_t i, int64_t j, Range range, const Left& a, const Right& b) {
+      constexpr int64_t kStep = kPaired && kMatrixTiles ? kLanes<Pair> : 1;
+      const int64_t begin = range.first / (kPer * kStep) * kStep;
+      left = a.data + i * a.row + begin * a.column, right = b.data + begin * b.ld + j;
+      k = (range.second + kPer - 1) / kPer - begin;
+    }
+  };
+  // tile += A B. Of two operands with parts, products of parts too small to count are left out.
   template <int Vectors>
   [[gnu::always_inline]] static void multiply(Tile<A, kRows, Vectors>& tile, int64_t i, int64_t j, Range range,
                                               const Left& a, const Right& b) {
-    constexpr int64_t kStep = kPaired && kMatrixTiles ? kLanes<Pair> : 1;
-    const int64_t begin = range.first / (kPer * kStep) * kStep, k = (range.second + kPer - 1) / kPer - begin;
-    const E *left = a.data + i * a.row + begin * a.column, *right = b.data + begin * b.ld + j;
+    const Piece piece(i, j, range, a, b);
     if (kParts == 1 || b.parts == 1) {
-      tile.multiply(k, left, a.row, a.column, right, b.ld, Parts{a.parts, a.part, 0});
+      tile.multiply(piece.k, piece.left, a.row, a.column, piece.right, b.ld, Parts{a.parts, a.part, 0});
     } else {
       for (int p = 0; p < a.parts; ++p)
-        tile.multiply(k, left + p * a.part, a.row, a.column, right, b.ld, Parts{b.parts - p, 0, b.part});
+        tile.multiply(piece.k, piece.left + p * a.part, a.row, a.column, piece.right, b.ld,
+                      Parts{b.parts - p, 0, b.part});
     }
   }
 
@@ -386,6 +396,15 @@ class BackwardUnit {
   template <bool Accumulate, typename Over>
   void product(int64_t m, int64_t n, Over&& range, const Left& a, const Right& b, A* c, int64_t ldc) {
     for_tiles<A, kRows>(m, n, [&]<int Vectors>(int64_t i, int64_t j) {
+#if defined(__AMX_BF16__)
+      if constexpr (kPaired) {
+        const Piece piece(i, j, range(i), a, b);
+        const Parts parts = b.parts == 1 ? Parts{a.parts, a.part, 0} : Parts{b.parts, 0, b.part};
+        amx_multiply<Vectors>(piece.k, piece.left, a.row, piece.right, b.ld, parts, Accumulate, c + i * ldc + j, ldc);
+        ahead_.fetch(16);
+        return;
+      }
+#endif
       Tile<A, kRows, Vectors> tile;
       if (Accumulate)
         tile.load(c + i * ldc + j, ldc);

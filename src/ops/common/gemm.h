@@ -81,7 +81,8 @@ struct Tile {
 #if defined(__AMX_BF16__)
     if constexpr (std::is_same_v<E, Pair>) {
       static_assert(Rows == 16);
-      return amx_multiply<Vectors>(k, a, a_row, b, ldb, parts, &sum[0][0]);
+      return amx_multiply<Vectors>(k, a, a_row, b, ldb, parts, /*accumulate=*/true, reinterpret_cast<A*>(&sum[0][0]),
+                                   Vectors * kLanes<A>);
     }
 #endif
     for (int64_t p = 0; p < k; ++p, a += a_col, b += ldb) {
