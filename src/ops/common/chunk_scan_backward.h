@@ -44,7 +44,7 @@ class BackwardUnit {
   // Pairs, and how many of them a float is that the delta rule's gradients of gates and queries depend on: they are
   // differences that cancel where keys are alike, and want all of a float's bits.
   static constexpr bool kPaired = kPairs<T> && (kMatrixTiles || !Delta);
-  static constexpr int kParts = kPaired && Delta ? 3 : 1;
+  static constexpr int kParts = kPaired && Delta ? 3 : 1, kFewer = kParts == 1 ? 1 : 2;
   using E = std::conditional_t<kPaired, Pair, A>;
   static constexpr int64_t kPer = kPaired ? 2 : 1;
   static constexpr int kRows = kTileRows<E>;
@@ -292,13 +292,13 @@ class BackwardUnit {
       dG_[rows_.token[r]] += dot(kp_, Q_ + r * ldk_, dQ_ + r * ldk_);
     }
     product<true>(n, kp_, future, transposed<1>(m, width, dM_, C), Right{QC_, ldk_}, dK_, ldk_);
-    product<true>(m, kp_, past, rows<kParts>(m, C, dM_, C), Right{KC_, ldk_}, dQ_, ldk_);
+    product<true>(m, kp_, past, rows<kFewer>(m, C, dM_, C), Right{KC_, ldk_}, dQ_, ldk_);
     for (int64_t r = 0; r < m; ++r) {
       store_share(dQ_ + r * ldk_, shares_.q, args_.rows[args_.sequences] * H, (rows_.begin + r) * H + h, args_.grad_q);
       const A e = decay_.e[rows_.token[r]];
       for (int64_t j = 0; j < kp_; ++j) Q_[r * ldk_ + j] *= e;
     }
-    product<true>(Kd, vp_, all(m), transposed<kParts>(m, kp_, Q_, ldk_), grads, dS_, ldv_);
+    product<true>(Kd, vp_, all(m), transposed<kFewer>(m, kp_, Q_, ldk_), grads, dS_, ldv_);
   }
 
   static auto all(int64_t k) {
@@ -418,14 +418,21 @@ class BackwardUnit {
 
   // For j < limit, m_j = D_ij x . k_j and dm_j its gradient: what they take from G_j, and returns what they give G_i.
   double spread_decay_gradient(int64_t limit, const A* m, const A* dm) {
-    typename Eight<A>::wide sum{};
-    for (int64_t j = 0; j < limit; j += 8) {
-      auto share = Eight<A>::product(m + j, dm + j), before = share;
-      for (int l = 0; l < 8; ++l) share[l] = j + l < limit ? share[l] : 0;
-      std::memcpy(&before, dG_ + j, sizeof(before));
-      before -= share;
-      std::memcpy(dG_ + j, &before, sizeof(before));
+    using Wide = typename Eight<A>::wide;
+    Wide sum{};
+    const auto give = [&](double* to, Wide share) {
+      Wide rest;
+      std::memcpy(&rest, to, sizeof(rest));
+      rest -= share;
+      std::memcpy(to, &rest, sizeof(rest));
       sum += share;
+    };
+    int64_t j = 0;
+    for (; j + 8 <= limit; j += 8) give(dG_ + j, Eight<A>::product(m + j, dm + j));
+    if (j < limit) {
+      Wide share = Eight<A>::product(m + j, dm + j);
+      for (int l = 0; l < 8; ++l) share[l] = j + l < limit ? share[l] : 0;
+      give(dG_ + j, share);
     }
     double total = 0;
     for (int l = 0; l < 8; ++l) total += sum[l];

@@ -53,7 +53,7 @@ struct Product<Pair> {
 // Rows of a tile of products of E.
 #if defined(__AVX512F__)
 template <typename E>
-inline constexpr int kTileRows = kMatrixTiles&& std::is_same_v<E, Pair> ? 16 : 8;
+inline constexpr int kTileRows = kMatrixTiles&& std::is_same_v<E, Pair> ? 32 : 8;
 #else
 template <typename E>
 inline constexpr int kTileRows = 4;
@@ -80,7 +80,7 @@ struct Tile {
                                        [[maybe_unused]] Parts parts = {}) {
 #if defined(__AMX_BF16__)
     if constexpr (std::is_same_v<E, Pair>) {
-      static_assert(Rows == 16);
+      static_assert(Rows == kTileRows<Pair>);
       return amx_multiply<Vectors>(k, a, a_row, b, ldb, parts, /*accumulate=*/true, reinterpret_cast<A*>(&sum[0][0]),
                                    Vectors * kLanes<A>);
     }
