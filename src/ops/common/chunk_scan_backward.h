@@ -396,22 +396,10 @@ class BackwardUnit {
   template <bool Accumulate, typename Over>
   void product(int64_t m, int64_t n, Over&& range, const Left& a, const Right& b, A* c, int64_t ldc) {
     for_tiles<A, kRows>(m, n, [&]<int Vectors>(int64_t i, int64_t j) {
-#if defined(__AMX_BF16__)
-      if constexpr (kPaired) {
-        const Piece piece(i, j, range(i), a, b);
-        const Parts parts = b.parts == 1 ? Parts{a.parts, a.part, 0} : Parts{b.parts, 0, b.part};
-        amx_multiply<Vectors>(piece.k, piece.left, a.row, piece.right, b.ld, parts, Accumulate, c + i * ldc + j, ldc);
-        ahead_.fetch(16);
-        return;
-      }
-#endif
-      Tile<A, kRows, Vectors> tile;
-      if (Accumulate)
-        tile.load(c + i * ldc + j, ldc);
-      else
-        tile.zero();
-      multiply(tile, i, j, range(i), a, b);
-      tile.store(c + i * ldc + j, ldc);
+      const Piece piece(i, j, range(i), a, b);
+      const Parts parts = b.parts == 1 ? Parts{a.parts, a.part, 0} : Parts{b.parts, 0, b.part};
+      multiply_tile<Accumulate, kRows, Vectors>(piece.k, piece.left, a.row, a.column, piece.right, b.ld,
+                                                c + i * ldc + j, ldc, parts);
       ahead_.fetch(16);
     });
   }

@@ -102,6 +102,23 @@ struct Tile {
   }
 };
 
+// C [Rows, Vectors] = A B, or += when Accumulate: a tile that is stored at once.
+template <bool Accumulate, int Rows, int Vectors, typename E>
+[[gnu::always_inline]] inline void multiply_tile(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b,
+                                                 int64_t ldb, typename Product<E>::Sum* c, int64_t ldc,
+                                                 Parts parts = {}) {
+#if defined(__AMX_BF16__)
+  if constexpr (std::is_same_v<E, Pair>) return amx_multiply<Vectors>(k, a, a_row, b, ldb, parts, Accumulate, c, ldc);
+#endif
+  Tile<typename Product<E>::Sum, Rows, Vectors> tile;
+  if (Accumulate)
+    tile.load(c, ldc);
+  else
+    tile.zero();
+  tile.multiply(k, a, a_row, a_col, b, ldb, parts);
+  tile.store(c, ldc);
+}
+
 // work.template operator()<Vectors>(j) for column panels of two vectors, and of one at the end; n is a multiple of
 // kLanes<A>. Panels come outermost in a product: the panel of B stays in the first cache while rows of A go by.
 template <typename A, typename Work>
@@ -140,13 +157,7 @@ inline void gemm(int64_t m, int64_t n, int64_t k, const E* a, int64_t a_row, int
   using A = typename Product<E>::Sum;
   for_panels<A>(n, [&]<int Vectors>(int64_t j) {
     for_rows_of<E>(m, [&]<int Rows>(int64_t i) {
-      Tile<A, Rows, Vectors> tile;
-      if (Accumulate)
-        tile.load(c + i * ldc + j, ldc);
-      else
-        tile.zero();
-      tile.multiply(k, a + i * a_row, a_row, a_col, b + j, ldb);
-      tile.store(c + i * ldc + j, ldc);
+      multiply_tile<Accumulate, Rows, Vectors>(k, a + i * a_row, a_row, a_col, b + j, ldb, c + i * ldc + j, ldc);
     });
   });
 }

@@ -107,7 +107,11 @@ inline void pair_rows(int64_t k, int64_t n, const Bf16* src, int64_t stride, Pai
 template <typename T>
 inline void load_elements(const T* src, int64_t n, int64_t width, Element<T>* dst) {
   if constexpr (kPairs<T>) {
-    std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(T));
+    constexpr int64_t L = 2 * kLanes<Pair>;
+    int64_t i = 0;
+    for (; i + L <= n; i += L) std::memcpy(dst + i / 2, src + i, L * sizeof(T));
+    if (i == width) return;
+    std::memcpy(dst + i / 2, src + i, static_cast<size_t>(n - i) * sizeof(T));
     std::memset(reinterpret_cast<T*>(dst) + n, 0, static_cast<size_t>(width - n) * sizeof(T));
   } else {
     load_padded(src, n, dst);
