@@ -17,7 +17,7 @@ template <typename T>
 class AttentionBackwardUnit {
   using A = Arithmetic<T>;
   using E = Element<T>;
-  static constexpr int64_t M = kAttentionRows, C = kAttentionKeys, kPer = kPairs<T> ? 2 : 1;
+  static constexpr int64_t M = kAttentionRows, C = kAttentionBackwardKeys, kPer = kPairs<T> ? 2 : 1;
 
  public:
   explicit AttentionBackwardUnit(const AttentionBackward& args)
