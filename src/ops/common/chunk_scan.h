@@ -147,7 +147,7 @@ class Ahead {
     while (lines > 0 && row_ < C) {
       const Stream& x = streams_[stream_];
       for (; lines > 0 && at_ < x.bytes && row_ < x.rows; at_ += 64, --lines)
-        __builtin_prefetch(x.base + row_ * x.stride + at_);
+        __builtin_prefetch(x.base + row_ * x.stride + at_, 0, 2);
       if (lines == 0) return;
       at_ = 0;
       if (++stream_ == count_) stream_ = 0, ++row_;
