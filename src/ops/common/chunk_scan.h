@@ -36,7 +36,8 @@ inline constexpr int64_t C = kChunk;
 template <typename A>
 class Scratch {
  public:
-  explicit Scratch(int64_t elements) : data_(elements), next_(data_.get()) { fill_zero(next_, elements); }
+  explicit Scratch(int64_t elements) : elements_(elements), data_(elements), next_(data_.get()) { clear(); }
+  void clear() { fill_zero(data_.get(), elements_); }
   template <typename E = A>
   E* take(int64_t elements) {
     static_assert(sizeof(E) == sizeof(A));
@@ -45,6 +46,7 @@ class Scratch {
   }
 
  private:
+  const int64_t elements_;
   Workspace<A> data_;
   A* next_;
 };

@@ -95,7 +95,9 @@ class BackwardUnit {
   // `heads` key/value heads from `head` on, as in the forward pass.
   void run(int64_t b, int64_t head, int64_t heads, int64_t slice) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
+    const int64_t before = vd_;
     slice_ = slice, v0_ = slice * vp_, vd_ = std::min(vp_, Vd - v0_);
+    if (vd_ < before) scratch_.clear();  // columns that a wider slice left behind are padding now
     const auto state = [&](int64_t h) { return (b * Hkv + h) * Kd * Vd + v0_; };
     for (int64_t h = head; h < head + heads; ++h) {
       choose_state(h - head);
