@@ -57,13 +57,6 @@ constexpr int64_t padded_keys(int64_t n) {
   return round_up(n, std::max<int64_t>(2 * kLanes<A>, kTileRows<A>));
 }
 
-// Distance of rows of that width: not a multiple of 512 bytes, where a panel's rows would share few sets of the first
-// cache.
-template <typename A>
-constexpr int64_t skewed(int64_t width) {
-  return width % (512 / static_cast<int64_t>(sizeof(A))) == 0 ? width + kLanes<A> : width;
-}
-
 // The number of heads whose states fit beside each other in half of a core's second cache.
 template <typename A>
 constexpr int64_t heads_at_once(int64_t key_dim, int64_t slice_width) {
