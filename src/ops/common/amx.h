@@ -37,9 +37,9 @@ class MatrixTiles {
   ~MatrixTiles() { _tile_release(); }
 };
 
-// C [32, Vectors] = A [32, k] B [k, Vectors], or C += when `accumulate`, k rounded up to 16, and the same of the operands'
-// other parts. Four sums, since each product would wait for the one before it. GCC's tile loads do not say that they
-// read memory.
+// C [32, Vectors] = A [32, k] B [k, Vectors], or C += when `accumulate`, k rounded up to 16, and the same of the
+// operands' other parts. Four sums, since each product would wait for the one before it. GCC's tile loads do not say
+// that they read memory.
 template <int Vectors>
 [[gnu::always_inline]] inline void amx_multiply(int64_t k, const Pair* a, int64_t lda, const Pair* b, int64_t ldb,
                                                 Parts parts, bool accumulate, float* c, int64_t ldc) {

@@ -41,8 +41,9 @@ struct Eight {
 
 template <typename T, typename A, bool Delta>
 class BackwardUnit {
-  // Pairs, and how many of them a float is that the delta rule's gradients of gates and queries depend on: they are
-  // differences that cancel where keys are alike, and want all of a float's bits.
+  // Products take pairs of bfloat16. The delta rule's gradients of gates and queries are differences that cancel where
+  // keys are alike: the floats they depend on are kParts pairs each, which hold all bits (kFewer: all but the last
+  // few). That pays where matrix tiles multiply them; elsewhere the delta rule's products are those of floats.
   static constexpr bool kPaired = kPairs<T> && (kMatrixTiles || !Delta);
   static constexpr int kParts = kPaired && Delta ? 3 : 1, kFewer = kParts == 1 ? 1 : 2;
   using E = std::conditional_t<kPaired, Pair, A>;
@@ -67,8 +68,8 @@ class BackwardUnit {
         kw_(kPaired ? kp_ / 2 : ldk_),
         vw_(kPaired ? vp_ / 2 : ldv_),
         side_(std::max({kp_, vp_, C})),
-        scratch_((7 + kParts) * C * ldk_ + (7 + 2 * kParts) * C * ldv_ + (3 + max_heads + kParts) * kp_ * ldv_ +
-                 2 * kParts * vp_ * ldk_ + (3 + 2 * kParts) * side_ * side_ + 3 * C) {
+        scratch_(7 * C * ldk_ + (7 + kParts) * C * ldv_ + (1 + max_heads + kParts) * kp_ * ldv_ +
+                 (1 + kParts) * vp_ * ldk_ + (3 + kParts) * side_ * side_ + 3 * C) {
     const auto elements = [&](int64_t n) { return scratch_.template take<E>(n / kPer); };
     for (A** part : {&K_, &Q_, &dK_, &dQ_}) *part = scratch_.take(C * ldk_);
     for (A** part : {&V_, &X_, &dU_, &Z_}) *part = scratch_.take(C * ldv_);
@@ -512,7 +513,7 @@ class BackwardUnit {
 
   const RecurrenceBackward& args_;
   const Shares& shares_;
-  const int64_t kp_, vp_;                  // padded dims
+  const int64_t kp_, vp_;                     // padded dims
   const int64_t ldk_, ldv_, kw_, vw_, side_;  // distances of rows, and of rows of elements; the largest
   int64_t slice_ = 0, v0_ = 0, vd_ = 0;
   Scratch<A> scratch_;

@@ -75,6 +75,7 @@ struct Tile {
   }
   // += A[Rows, k] B[k, Vectors]; element (r, p) of A is a[r * a_row + p * a_col]. With matrix tiles (ops/common/amx.h)
   // and pairs, a_col is 1, and k is rounded up to 16: both operands have zeros or, one of them, finite numbers there.
+  // Only matrix tiles take operands of several parts.
   template <typename E>
   [[gnu::always_inline]] void multiply(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t ldb,
                                        [[maybe_unused]] Parts parts = {}) {

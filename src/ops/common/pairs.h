@@ -35,15 +35,14 @@ inline void transpose(int64_t m, int64_t n, const T* src, int64_t lds, T* dst, i
 }
 
 #if defined(__AVX512BF16__)
-// Rounded to bfloat16: `low` then `high`, or an element of each in turn.
-inline Words round_both(Vec<float> low, Vec<float> high) {
-  return reinterpret_cast<Words>(
-      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)));
-}
 inline HalfWords first_half(Words x) {
   HalfWords half;
   std::memcpy(&half, &x, sizeof(half));
   return half;
+}
+// Rounded to bfloat16: `low` then `high`, or an element of each in turn.
+inline Words round_both(Vec<float> low, Vec<float> high) {
+  return reinterpret_cast<Words>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)));
 }
 inline Vec<Pair> pair(Vec<float> low, Vec<float> high) {
   typedef int16_t Halves __attribute__((vector_size(64)));
