@@ -25,6 +25,9 @@ TEST(GatedDeltaRule, Reads) {
 TEST(GatedDeltaRule, HeadsAndDims) {
   check_shapes(gated_delta_rule, gated_delta_rule_reference);
 }
+TEST(GatedDeltaRule, Slices) {
+  check_slices(gated_delta_rule, gated_delta_rule_reference);
+}
 TEST(GatedDeltaRule, Decays) {
   check_decays(gated_delta_rule, gated_delta_rule_reference);
 }

@@ -2,6 +2,8 @@
 
 // The cases of gated_delta_rule and ssd, which have one signature.
 
+#include <ATen/Parallel.h>
+
 #include <string>
 
 #include "ops/op_testing.h"
@@ -113,6 +115,18 @@ inline void check_chunks(RecurrenceOp op, RecurrenceOp reference) {
       if (lengths.size() == 3) c.read = Read::sparse;
       c.check(op, reference, type);
     }
+}
+
+// Fewer heads than threads: the values' columns are divided, and three threads take slices of both widths.
+inline void check_slices(RecurrenceOp op, RecurrenceOp reference) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(3);
+  for (auto type : precisions()) {
+    RecurrenceCase c;
+    c.lengths = {66}, c.value_dim = 72;
+    c.check(op, reference, type);
+  }
+  at::set_num_threads(threads);
 }
 
 inline void check_decays(RecurrenceOp op, RecurrenceOp reference) {

@@ -13,6 +13,9 @@ TEST(Ssd, Reads) {
 TEST(Ssd, HeadsAndDims) {
   check_shapes(ssd, ssd_reference);
 }
+TEST(Ssd, Slices) {
+  check_slices(ssd, ssd_reference);
+}
 TEST(Ssd, Decays) {
   check_decays(ssd, ssd_reference);
 }

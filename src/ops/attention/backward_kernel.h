@@ -17,26 +17,27 @@ template <typename T>
 class AttentionBackwardUnit {
   using A = Arithmetic<T>;
   using E = Element<T>;
-  static constexpr int64_t M = kAttentionRows, C = kAttentionKeys, kPer = kPairs<T> ? 2 : 1;
+  static constexpr int64_t M = kAttentionRows, C = kAttentionBackwardKeys, kPer = kPairs<T> ? 2 : 1;
+  static constexpr int64_t W = skewed<A>(C);  // distance of rows of C
 
  public:
   explicit AttentionBackwardUnit(const AttentionBackward& args)
       : args_(args),
-        kp_(round_up(args.key_dim, kLanes<A> * kPer)),
-        vp_(round_up(args.value_dim, kLanes<A> * kPer)),
+        kp_(row_width(args.key_dim)),
+        vp_(row_width(args.value_dim)),
         group_(args.heads / args.kv_heads),
         scale_(static_cast<A>(args.scale)),
-        scratch_(4 * C * kp_ + 3 * C * vp_ + 3 * M * kp_ + 2 * M * vp_ + 4 * M * C + C) {
+        scratch_((3 * C + W + 3 * M) * kp_ + (2 * C + W + 2 * M) * vp_ + 4 * M * W + C) {
     A* next = scratch_.get();
     const auto take = [&](int64_t n) {
       next += n;
       return next - n;
     };
     const auto elements = [&](int64_t n) { return reinterpret_cast<E*>(take(n)); };
-    k_ = elements(C * kp_), kt_ = elements(C * kp_), kc_ = elements(C * kp_), v_ = elements(C * vp_);
-    vt_ = elements(C * vp_), q_ = elements(M * kp_), qc_ = elements(M * kp_), do_ = elements(M * vp_);
-    doc_ = elements(M * vp_), pc_ = elements(M * C), dsc_ = elements(M * C);
-    dk_ = take(C * kp_), dv_ = take(C * vp_), dq_ = take(M * kp_), p_ = take(M * C), ds_ = take(M * C);
+    k_ = elements(C * kp_), kt_ = elements(W * kp_), kc_ = elements(C * kp_), v_ = elements(C * vp_);
+    vt_ = elements(W * vp_), q_ = elements(M * kp_), qc_ = elements(M * kp_), do_ = elements(M * vp_);
+    doc_ = elements(M * vp_), pc_ = elements(M * W), dsc_ = elements(M * W);
+    dk_ = take(C * kp_), dv_ = take(C * vp_), dq_ = take(M * kp_), p_ = take(M * W), ds_ = take(M * W);
     column_ = take(C);
     for (int64_t j = 0; j < C; ++j) column_[j] = static_cast<A>(j);
     if constexpr (!kPairs<T>) kc_ = k_, qc_ = q_, doc_ = do_, pc_ = p_, dsc_ = ds_;
@@ -47,9 +48,9 @@ class AttentionBackwardUnit {
     n_ = unit.key_end - unit.key_begin;
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim;
     load_keys(args_.v, Vd, vp_, v_);
-    transpose(C, vp_ / kPer, v_, vp_ / kPer, vt_, C);
+    transpose(C, vp_ / kPer, v_, vp_ / kPer, vt_, W);
     load_keys(args_.k, Kd, kp_, k_);
-    transpose(C, kp_ / kPer, k_, kp_ / kPer, kt_, C);
+    transpose(C, kp_ / kPer, k_, kp_ / kPer, kt_, W);
     along_rows(C, kp_, k_, kc_);
     fill_zero(dk_, C * kp_);
     fill_zero(dv_, C * vp_);
@@ -68,6 +69,10 @@ class AttentionBackwardUnit {
   }
 
  private:
+  static int64_t row_width(int64_t dim) {
+    const int64_t width = round_up(dim, kLanes<A> * kPer);
+    return kPairs<T> ? width : skewed<A>(width);
+  }
   int64_t token(int64_t row) const { return args_.read ? args_.read[row] : row; }
 
   // The block's keys or values, zeros below them.
@@ -103,26 +108,26 @@ class AttentionBackwardUnit {
     if (few_rows(args_, unit_.sequence))
       row_logits(m);
     else
-      gemm<false>(m, C, kd, q_, kw, 1, kt_, C, p_, C);
+      gemm<false>(m, C, kd, q_, kw, 1, kt_, W, p_, W);
     for (int64_t i = 0; i < m; ++i) {
       const int64_t seen = token(place[i] / args_.heads) - unit_.key_begin + 1;
-      probabilities(p_ + i * C, static_cast<const A*>(args_.lse) + 2 * place[i], seen < n_ ? seen : n_);
+      probabilities(p_ + i * W, static_cast<const A*>(args_.lse) + 2 * place[i], seen < n_ ? seen : n_);
     }
     if (args_.grad_v) {
       if constexpr (kPairs<T>) along_rows(m, vp_, do_, doc_);
       add_transposed(m, p_, pc_, Vd, doc_, vp_, dv_);
     }
     if (!args_.grad_q && !args_.grad_k) return;
-    gemm<false>(m, C, vd, do_, vw, 1, vt_, C, ds_, C);
+    gemm<false>(m, C, vd, do_, vw, 1, vt_, W, ds_, W);
     for (int64_t i = 0; i < m; ++i) {
       // A row that sees one key gives it all weight, whatever the logit: exactly no gradient.
       if (token(place[i] / args_.heads) == args_.tokens[unit_.sequence]) {
-        fill_zero(ds_ + i * C, C);
+        fill_zero(ds_ + i * W, C);
         continue;
       }
       const A delta = static_cast<const A*>(args_.delta)[place[i]];
       for (int64_t j = 0; j < C; j += kLanes<A>)
-        vstore(ds_ + i * C + j, vload(p_ + i * C + j) * (vload(ds_ + i * C + j) - delta));
+        vstore(ds_ + i * W + j, vload(p_ + i * W + j) * (vload(ds_ + i * W + j) - delta));
     }
     if (args_.grad_k) {
       if constexpr (kPairs<T>) along_rows(m, kp_, q_, qc_);
@@ -130,10 +135,10 @@ class AttentionBackwardUnit {
     }
     if (!args_.grad_q) return;
     if constexpr (kPairs<T>) {
-      for (int64_t i = 0; i < m; ++i) pair_columns(C, ds_ + i * C, dsc_ + i * C / 2);
-      gemm<false>(m, padded<A>(Kd), (n_ + 1) / 2, dsc_, C / 2, 1, kc_, kp_, dq_, kp_);
+      for (int64_t i = 0; i < m; ++i) pair_columns(C, ds_ + i * W, dsc_ + i * W / 2);
+      gemm<false>(m, padded<A>(Kd), (n_ + 1) / 2, dsc_, W / 2, 1, kc_, kp_, dq_, kp_);
     } else {
-      gemm<false>(m, padded<A>(Kd), n_, ds_, C, 1, k_, kp_, dq_, kp_);
+      gemm<false>(m, padded<A>(Kd), n_, ds_, W, 1, k_, kp_, dq_, kp_);
     }
     add_to_queries(begin / M, m, place);
   }
@@ -141,14 +146,14 @@ class AttentionBackwardUnit {
   // out [n, dim] += x^T y over m rows: x [m, C] by way of the elements xc, y along its rows.
   void add_transposed(int64_t m, const A* x, E* xc, int64_t dim, const E* y, int64_t width, A* out) {
     const int64_t count = (m + kPer - 1) / kPer;
-    if constexpr (kPairs<T>) pair_rows(m, C, x, C, xc, C);
+    if constexpr (kPairs<T>) pair_rows(m, C, x, W, xc, W);
     if constexpr (kMatrixTiles && kPairs<T>) {
-      fill_zero(xc + count * C, (round_up(count, 16) - count) * C);
-      E* turned = xc + M / 2 * C;
-      transpose(round_up(count, 16), C, xc, C, turned, M / 2);
+      fill_zero(xc + count * W, (round_up(count, 16) - count) * W);
+      E* turned = xc + M / 2 * W;
+      transpose(round_up(count, 16), C, xc, W, turned, M / 2);
       gemm<true>(n_, padded<A>(dim), count, turned, M / 2, 1, y, width, out, width);
     } else {
-      gemm<true>(n_, padded<A>(dim), count, xc, 1, C, y, width, out, width);
+      gemm<true>(n_, padded<A>(dim), count, xc, 1, W, y, width, out, width);
     }
   }
 
@@ -160,7 +165,7 @@ class AttentionBackwardUnit {
         using Stored = std::conditional_t<kPairs<T>, T, A>;  // what pairs are made of
         const Stored *q = reinterpret_cast<const Stored*>(q_) + i * kp_,
                      *k = reinterpret_cast<const Stored*>(k_) + j * kp_;
-        p_[i * C + j] = vsum<A>(products<A>(width, q, k));
+        p_[i * W + j] = vsum<A>(products<A>(width, q, k));
       }
   }
 

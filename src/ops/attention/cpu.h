@@ -10,6 +10,8 @@ namespace oryx::ops {
 // sequence b and key/value head c is query row rows[b] + i / group, head c * group + i % group, with group = H / Hkv.
 inline constexpr int64_t kAttentionRows = 128;  // stacked rows of a block
 inline constexpr int64_t kAttentionKeys = 64;   // keys of a block
+// Keys of a block of the backward pass, which reads all rows and adds to their gradients once for each block.
+inline constexpr int64_t kAttentionBackwardKeys = 128;
 // A sequence of at most so many stacked rows has a kernel of its own, with vectors along the head dims.
 inline constexpr int64_t kFewRows = 8;
 

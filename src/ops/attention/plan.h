@@ -60,8 +60,8 @@ struct AttentionBackwardPlan {
     for (int64_t b = 0; b < packing.sequences(); ++b) {
       const int64_t stacked = (packing.rows[b + 1] - packing.rows[b]) * group;
       for (int64_t c = 0; c < kv_heads; ++c) {
-        for (int64_t t = packing.tokens[b], index = 0; t < packing.tokens[b + 1]; t += kAttentionKeys, ++index)
-          units.push_back({b, c, t, std::min(t + kAttentionKeys, packing.tokens[b + 1]), index, turns});
+        for (int64_t t = packing.tokens[b], index = 0; t < packing.tokens[b + 1]; t += kAttentionBackwardKeys, ++index)
+          units.push_back({b, c, t, std::min(t + kAttentionBackwardKeys, packing.tokens[b + 1]), index, turns});
         turns += (stacked + kAttentionRows - 1) / kAttentionRows;
       }
     }

@@ -36,7 +36,8 @@ inline constexpr int64_t C = kChunk;
 template <typename A>
 class Scratch {
  public:
-  explicit Scratch(int64_t elements) : data_(elements), next_(data_.get()) { fill_zero(next_, elements); }
+  explicit Scratch(int64_t elements) : elements_(elements), data_(elements), next_(data_.get()) { clear(); }
+  void clear() { fill_zero(data_.get(), elements_); }
   template <typename E = A>
   E* take(int64_t elements) {
     static_assert(sizeof(E) == sizeof(A));
@@ -45,6 +46,7 @@ class Scratch {
   }
 
  private:
+  const int64_t elements_;
   Workspace<A> data_;
   A* next_;
 };
@@ -53,13 +55,6 @@ class Scratch {
 template <typename A>
 constexpr int64_t padded_keys(int64_t n) {
   return round_up(n, std::max<int64_t>(2 * kLanes<A>, kTileRows<A>));
-}
-
-// Distance of rows of that width: not a multiple of 512 bytes, where a panel's rows would share few sets of the first
-// cache.
-template <typename A>
-constexpr int64_t skewed(int64_t width) {
-  return width % (512 / static_cast<int64_t>(sizeof(A))) == 0 ? width + kLanes<A> : width;
 }
 
 // The number of heads whose states fit beside each other in half of a core's second cache.
@@ -147,7 +142,7 @@ class Ahead {
     while (lines > 0 && row_ < C) {
       const Stream& x = streams_[stream_];
       for (; lines > 0 && at_ < x.bytes && row_ < x.rows; at_ += 64, --lines)
-        __builtin_prefetch(x.base + row_ * x.stride + at_);
+        __builtin_prefetch(x.base + row_ * x.stride + at_, 0, 2);
       if (lines == 0) return;
       at_ = 0;
       if (++stream_ == count_) stream_ = 0, ++row_;

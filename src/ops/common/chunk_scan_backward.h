@@ -10,18 +10,18 @@ namespace oryx::ops::ORYX_ISA {
 
 // Solves (I - M)^T X = Y in place, M strictly lower with zeros in rows from n to the end of the last tile.
 template <typename A>
-inline void solve_lower_transposed(int64_t n, int64_t width, const A* M, A* X) {
+inline void solve_lower_transposed(int64_t n, int64_t width, int64_t ldx, const A* M, A* X) {
   constexpr int kRows = kTileRows<A>;
   for_panels<A>(width, [&]<int Vectors>(int64_t j) {
     for (int64_t i = round_up(n, kRows) - kRows; i >= 0; i -= kRows) {
       const int64_t next = std::min(i + kRows, n);
       Tile<A, kRows, Vectors> tile;
-      tile.load(X + i * width + j, width);
-      tile.multiply(n - next, M + next * C + i, 1, C, X + next * width + j, width);
+      tile.load(X + i * ldx + j, ldx);
+      tile.multiply(n - next, M + next * C + i, 1, C, X + next * ldx + j, ldx);
       for (int r = kRows - 2; r >= 0; --r)
         for (int p = r + 1; p < kRows; ++p)
           for (int v = 0; v < Vectors; ++v) tile.sum[r][v] += M[(i + p) * C + i + r] * tile.sum[p][v];
-      tile.store(X + i * width + j, width);
+      tile.store(X + i * ldx + j, ldx);
     }
   });
 }
@@ -41,16 +41,21 @@ struct Eight {
 
 template <typename T, typename A, bool Delta>
 class BackwardUnit {
+  // Products take pairs of bfloat16. The delta rule's gradients of gates and queries are differences that cancel where
+  // keys are alike: the floats they depend on are kParts pairs each, which hold all bits (kFewer: all but the last
+  // few). That pays where matrix tiles multiply them; elsewhere the delta rule's products are those of floats.
+  static constexpr bool kPaired = kPairs<T> && (kMatrixTiles || !Delta);
+  static constexpr int kParts = kPaired && Delta ? 3 : 1, kFewer = kParts == 1 ? 1 : 2;
+  using E = std::conditional_t<kPaired, Pair, A>;
+  static constexpr int64_t kPer = kPaired ? 2 : 1;
+  static constexpr int kRows = kTileRows<E>;
+
  public:
   // Shares of gradients [slices, rows, Kd] and [slices, N, Hkv]; null where there is one slice.
   struct Shares {
     A *q = nullptr, *k = nullptr, *g = nullptr, *w = nullptr;
   };
 
- private:
-  static constexpr int kRows = kTileRows<A>;
-
- public:
   // With several slices, each unit has columns of the values, which d(v) and the state's gradient consist of, and a
   // share of the other gradients, which are sums over the columns.
   BackwardUnit(const RecurrenceBackward& args, int64_t slices, const Shares& shares, int64_t max_heads)
@@ -58,14 +63,30 @@ class BackwardUnit {
         shares_(shares),
         kp_(padded_keys<A>(args.key_dim)),
         vp_(slice_width(args.value_dim, slices)),
-        scratch_(5 * C * kp_ + 7 * C * vp_ + (3 + max_heads) * kp_ * vp_ + 3 * C * C + 3 * C) {
-    for (A** part : {&K_, &Q_, &dK_, &dQ_}) *part = scratch_.take(C * kp_);
-    for (A** part : {&V_, &X_, &U_, &dU_, &dO_, &Z_}) *part = scratch_.take(C * vp_);
-    KT_ = scratch_.take(kp_ * C), UT_ = scratch_.take(vp_ * C);
-    for (A** part : {&S_, &ST_, &dST_}) *part = scratch_.take(kp_ * vp_);
-    states_ = scratch_.take(max_heads * kp_ * vp_);
+        ldk_(skewed<A>(kp_)),
+        ldv_(skewed<A>(vp_)),
+        kw_(kPaired ? kp_ / 2 : ldk_),
+        vw_(kPaired ? vp_ / 2 : ldv_),
+        side_(std::max({kp_, vp_, C})),
+        scratch_(7 * C * ldk_ + (7 + kParts) * C * ldv_ + (1 + max_heads + kParts) * kp_ * ldv_ +
+                 (1 + kParts) * vp_ * ldk_ + (3 + kParts) * side_ * side_ + 3 * C) {
+    const auto elements = [&](int64_t n) { return scratch_.template take<E>(n / kPer); };
+    for (A** part : {&K_, &Q_, &dK_, &dQ_}) *part = scratch_.take(C * ldk_);
+    for (A** part : {&V_, &X_, &dU_, &Z_}) *part = scratch_.take(C * ldv_);
+    S_ = scratch_.take(kp_ * ldv_), states_ = scratch_.take(max_heads * kp_ * ldv_);
     M_ = scratch_.take(C * C), dM_ = scratch_.take(C * C), decay_.D = scratch_.take(C * C);
     decay_.e = scratch_.take(C), decay_.f = scratch_.take(C), w_ = scratch_.take(C);
+    KT_ = elements(kp_ * C), XT_ = elements(kParts * vp_ * C), dOE_ = elements(C * ldv_);
+    ST_ = elements(kParts * vp_ * ldk_), dST_ = elements(vp_ * ldk_);
+    if constexpr (!Delta) X_ = V_;
+    if constexpr (kPaired) {
+      KE_ = elements(C * ldk_), KC_ = elements(C * ldk_), QE_ = elements(C * ldk_), QC_ = elements(C * ldk_);
+      XE_ = elements(kParts * C * ldv_), ZC_ = elements(kParts * C * ldv_), dOC_ = elements(C * ldv_);
+      dSC_ = elements(kParts * kp_ * ldv_);
+      left_ = elements(kParts * side_ * side_), spare_ = elements(kParts * side_ * side_);
+    } else {
+      KE_ = KC_ = K_, QE_ = QC_ = Q_, XE_ = X_, ZC_ = Z_, dOC_ = dOE_;
+    }
   }
 
   static int64_t slice_width(int64_t value_dim, int64_t slices) {
@@ -75,15 +96,17 @@ class BackwardUnit {
   // `heads` key/value heads from `head` on, as in the forward pass.
   void run(int64_t b, int64_t head, int64_t heads, int64_t slice) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, Hkv = args_.kv_heads;
+    const int64_t before = vd_;
     slice_ = slice, v0_ = slice * vp_, vd_ = std::min(vp_, Vd - v0_);
+    if (vd_ < before) scratch_.clear();  // columns that a wider slice left behind are padding now
     const auto state = [&](int64_t h) { return (b * Hkv + h) * Kd * Vd + v0_; };
     for (int64_t h = head; h < head + heads; ++h) {
       choose_state(h - head);
       for (int64_t i = 0; i < Kd; ++i)
         if (args_.grad_final)
-          load_padded(static_cast<const A*>(args_.grad_final) + state(h) + i * Vd, vd_, dS_ + i * vp_);
+          load_padded(static_cast<const A*>(args_.grad_final) + state(h) + i * Vd, vd_, dS_ + i * ldv_);
         else
-          fill_zero(dS_ + i * vp_, vp_);
+          fill_zero(dS_ + i * ldv_, vp_);
     }
     const int64_t begin = args_.tokens[b], count = args_.chunks[b + 1] - args_.chunks[b];
     int64_t last_row = args_.rows[b + 1];
@@ -110,14 +133,17 @@ class BackwardUnit {
     for (int64_t h = head; h < head + heads; ++h) {
       choose_state(h - head);
       for (int64_t i = 0; i < Kd; ++i)
-        store_row(dS_ + i * vp_, vd_, static_cast<A*>(args_.grad_initial) + state(h) + i * Vd);
+        store_row(dS_ + i * ldv_, vd_, static_cast<A*>(args_.grad_initial) + state(h) + i * Vd);
     }
   }
 
  private:
   using Range = std::pair<int64_t, int64_t>;
 
-  void choose_state(int64_t index) { dS_ = states_ + index * kp_ * vp_; }
+  void choose_state(int64_t index) {
+    dS_ = states_ + index * kp_ * ldv_;
+    if constexpr (!kPaired) dSC_ = dS_;
+  }
 
   void look_ahead(int64_t head, int64_t t, int64_t tokens, int64_t first_row, int64_t rows, int64_t chunk) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, Hkv = args_.kv_heads, size = sizeof(T);
@@ -142,7 +168,7 @@ class BackwardUnit {
     through_updates(head, t0, n);
     const int64_t Hkv = args_.kv_heads;
     for (int64_t i = 0; i < n; ++i)
-      store_share(dK_ + i * kp_, shares_.k, args_.tokens[args_.sequences] * Hkv, (t0 + i) * Hkv + head, args_.grad_k);
+      store_share(dK_ + i * ldk_, shares_.k, args_.tokens[args_.sequences] * Hkv, (t0 + i) * Hkv + head, args_.grad_k);
     double sum = 0;  // G is the running sum of g
     for (int64_t i = n - 1; i >= 0; --i) {
       sum += dG_[i];
@@ -167,122 +193,237 @@ class BackwardUnit {
     decay_.compute(static_cast<const A*>(args_.g) + t0 * Hkv + head, Hkv, n);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t token = (t0 + i) * Hkv + head;
-      const A w = static_cast<const A*>(args_.w)[token];
-      load_padded(static_cast<const T*>(args_.k) + token * Kd, Kd, K_ + i * kp_);
-      load_padded(static_cast<const T*>(args_.v) + token * Vd + v0_, vd_, V_ + i * vp_);
-      if constexpr (Delta) load_padded(static_cast<const A*>(args_.updates) + token * Vd + v0_, vd_, X_ + i * vp_);
-      const A* x = (Delta ? X_ : V_) + i * vp_;
-      for (int64_t j = 0; j < vp_; ++j) U_[i * vp_ + j] = w * x[j];
-      w_[i] = w;
+      const T *k = static_cast<const T*>(args_.k) + token * Kd, *v = static_cast<const T*>(args_.v) + token * Vd + v0_;
+      if constexpr (Delta || !kPaired) load_padded(k, Kd, K_ + i * ldk_);
+      load_padded(v, vd_, V_ + i * ldv_);
+      if constexpr (Delta) load_padded(static_cast<const A*>(args_.updates) + token * Vd + v0_, vd_, X_ + i * ldv_);
+      if constexpr (kPaired) {
+        load_elements(k, Kd, kp_, KE_ + i * kw_);
+        if constexpr (Delta)
+          pair_columns<kParts>(vp_, X_ + i * ldv_, XE_ + i * vw_, C * vw_);
+        else
+          load_elements(v, vd_, vp_, XE_ + i * vw_);
+      }
+      w_[i] = static_cast<const A*>(args_.w)[token];
     }
     for (double& x : dG_) x = 0;
     const A* saved = static_cast<const A*>(args_.chunk_states) + ((chunk * Hkv + head) * Kd) * Vd + v0_;
-    for (int64_t i = 0; i < Kd; ++i) load_padded(saved + i * Vd, vd_, S_ + i * vp_);
-    transpose(n, kp_, K_, kp_, KT_, C);
-    transpose(n, vp_, U_, vp_, UT_, C);
-    transpose(kp_, vp_, S_, vp_, ST_, kp_);
+    for (int64_t i = 0; i < Kd; ++i) load_padded(saved + i * Vd, vd_, S_ + i * ldv_);
+    transpose(n, kp_ / kPer, KE_, kw_, KT_, C);
+    for (int part = 0; part < kParts; ++part)
+      transpose(n, vp_ / kPer, XE_ + part * C * vw_, vw_, XT_ + part * vp_ / kPer * C, C);
+    transpose_state<kParts>(S_, ST_);
+    if constexpr (kPaired) along_rows(n, kp_, reinterpret_cast<const Bf16*>(KE_), kp_, KC_, ldk_);
   }
 
-  // S1 = e_last S0 + sum_j f_j k_j u_j^T: begins dK and dU, and turns dS (of S1) into its share of S0's.
+  // S1 = e_last S0 + sum_j f_j w_j k_j x_j^T: begins dK and dU, and turns dS (of S1) into its share of S0's.
   void through_state(int64_t n) {
     const int64_t Kd = args_.key_dim;
-    transpose(kp_, vp_, dS_, vp_, dST_, kp_);
-    product<false>(n, vp_, all(Kd), K_, kp_, 1, dS_, vp_, dU_, vp_);
-    product<false>(n, kp_, all(vd_), U_, vp_, 1, dST_, kp_, dK_, kp_);
+    transpose_state<1>(dS_, dST_);
+    if constexpr (kPaired) pair_rows<kParts>(kp_, vp_, dS_, ldv_, dSC_, ldv_, kp_ / 2 * ldv_);
+    product<false>(n, vp_, all(Kd), Left{KE_, kw_}, Right{dSC_, ldv_, kParts, kp_ / 2 * ldv_}, dU_, ldv_);
+    product<false>(n, kp_, all(vd_), Left{XE_, vw_}, Right{dST_, ldk_}, dK_, ldk_);
     for (int64_t i = 0; i < n; ++i) {
-      const A f = decay_.f[i];
-      for (int64_t j = 0; j < vp_; ++j) dU_[i * vp_ + j] *= f;
-      for (int64_t j = 0; j < kp_; ++j) dK_[i * kp_ + j] *= f;
-      const double share = dot(kp_, K_ + i * kp_, dK_ + i * kp_);
+      const A f = decay_.f[i], fw = f * w_[i];
+      for (int64_t j = 0; j < vp_; ++j) dU_[i * ldv_ + j] *= f;
+      for (int64_t j = 0; j < kp_; ++j) dK_[i * ldk_ + j] *= fw;
+      const double share = w_[i] * dot(vp_, X_ + i * ldv_, dU_ + i * ldv_);
       dG_[n - 1] += share;
       dG_[i] -= share;
     }
     const A e = decay_.e[n - 1];
     double share = 0;
-    for (int64_t i = 0; i < Kd; ++i) share += static_cast<double>(dot(vp_, dS_ + i * vp_, S_ + i * vp_));
+    for (int64_t i = 0; i < Kd; ++i) {
+      share += static_cast<double>(dot(vp_, dS_ + i * ldv_, S_ + i * ldv_));
+      for (int64_t j = 0; j < vp_; ++j) dS_[i * ldv_ + j] *= e;
+    }
     dG_[n - 1] += share * static_cast<double>(e);
-    for (int64_t i = 0; i < Kd * vp_; ++i) dS_[i] *= e;
   }
 
-  // o_r = e_i S0^T q_r + sum_j B_rj u_j, one query head.
+  // o_r = e_i S0^T q_r + sum_j B_rj w_j x_j, one query head.
   void through_outputs(int64_t h, int64_t n) {
     const int64_t Kd = args_.key_dim, Vd = args_.value_dim, H = args_.heads, m = rows_.count(), width = padded<A>(n);
     for (int64_t r = 0; r < m; ++r) {
-      load_padded(static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd, Kd, Q_ + r * kp_);
-      load_padded(static_cast<const T*>(args_.grad_o) + ((rows_.begin + r) * H + h) * Vd + v0_, vd_, dO_ + r * vp_);
+      const T* q = static_cast<const T*>(args_.q) + ((rows_.begin + r) * H + h) * Kd;
+      const T* grad = static_cast<const T*>(args_.grad_o) + ((rows_.begin + r) * H + h) * Vd + v0_;
+      load_padded(q, Kd, Q_ + r * ldk_);
+      if constexpr (kPaired) {
+        load_elements(q, Kd, kp_, QE_ + r * kw_);
+        load_elements(grad, vd_, vp_, dOE_ + r * vw_);
+      } else {
+        load_padded(grad, vd_, dOE_ + r * vw_);
+      }
     }
+    if constexpr (kPaired) {
+      along_rows(m, kp_, reinterpret_cast<const Bf16*>(QE_), kp_, QC_, ldk_);
+      along_rows(m, vp_, reinterpret_cast<const Bf16*>(dOE_), vp_, dOC_, ldv_);
+    }
+    const Left q{QE_, kw_}, grad{dOE_, vw_};
+    const Right updates{XT_, C, kParts, vp_ / 2 * C}, states{ST_, ldk_, kParts, vp_ / 2 * ldk_}, grads{dOC_, ldv_};
     const auto past = [&](int64_t i) { return Range(0, rows_.last(i) + 1); };
     const auto future = [&](int64_t i) { return Range(rows_.from(i), m); };
     // B in M, d(B) in dM: panels with a token that the tile's rows read.
-    for_tiles<A>(m, width, [&]<int Vectors>(int64_t i, int64_t j) {
-      if (j >= rows_.seen(i)) return;
+    for_tiles<A, kRows>(m, width, [&]<int Vectors>(int64_t i, int64_t j) {
       Tile<A, kRows, Vectors> tile;
       tile.zero();
-      tile.multiply(Kd, Q_ + i * kp_, kp_, 1, KT_ + j, C);
+      if (j >= rows_.seen(i)) {
+        if (kPaired) tile.store(M_ + i * C + j, C);  // pairs of the transpose are read across tiles
+        return;
+      }
+      multiply(tile, i, j, Range(0, Kd), q, Right{KT_, C});
       for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < Vectors; ++v) {
           const A* d = decay_.D + rows_.token[std::min(i + r, m - 1)] * C + j + v * kLanes<A>;
           vstore(M_ + (i + r) * C + j + v * kLanes<A>, tile.sum[r][v] * vload(d));
         }
       tile.zero();
-      tile.multiply(vd_, dO_ + i * vp_, vp_, 1, UT_ + j, C);
+      multiply(tile, i, j, Range(0, vd_), grad, updates);
+      for (int r = 0; r < kRows; ++r)
+        for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= vload(w_ + j + v * kLanes<A>);
       tile.store(dM_ + i * C + j, C);
     });
-    product<true>(n, vp_, future, M_, 1, C, dO_, vp_, dU_, vp_);
+    product<true>(n, vp_, future, transposed<kParts>(m, width, M_, C), grads, dU_, ldv_);
     for (int64_t r = 0; r < m; ++r) {
       const int64_t i = rows_.token[r];
       dG_[i] += spread_decay_gradient(i + 1, M_ + r * C, dM_ + r * C);
-      // Becomes that of q . k, and of no later token.
-      scale_row(std::min(rows_.seen(r / kRows * kRows), width), decay_.D + i * C, dM_ + r * C);
+      scale_row(width, decay_.D + i * C, dM_ + r * C);  // becomes that of q . k, and of no later token
     }
-    product<false>(m, kp_, all(vd_), dO_, vp_, 1, ST_, kp_, dQ_, kp_);  // S0 do
+    product<false>(m, kp_, all(vd_), grad, states, dQ_, ldk_);  // S0 do
     for (int64_t r = 0; r < m; ++r) {
       const A e = decay_.e[rows_.token[r]];
-      for (int64_t j = 0; j < kp_; ++j) dQ_[r * kp_ + j] *= e;
-      dG_[rows_.token[r]] += dot(kp_, Q_ + r * kp_, dQ_ + r * kp_);
+      for (int64_t j = 0; j < kp_; ++j) dQ_[r * ldk_ + j] *= e;
+      dG_[rows_.token[r]] += dot(kp_, Q_ + r * ldk_, dQ_ + r * ldk_);
     }
-    product<true>(n, kp_, future, dM_, 1, C, Q_, kp_, dK_, kp_);
-    product<true>(m, kp_, past, dM_, C, 1, K_, kp_, dQ_, kp_);
+    product<true>(n, kp_, future, transposed<1>(m, width, dM_, C), Right{QC_, ldk_}, dK_, ldk_);
+    product<true>(m, kp_, past, rows<kFewer>(m, C, dM_, C), Right{KC_, ldk_}, dQ_, ldk_);
     for (int64_t r = 0; r < m; ++r) {
-      store_share(dQ_ + r * kp_, shares_.q, args_.rows[args_.sequences] * H, (rows_.begin + r) * H + h, args_.grad_q);
+      store_share(dQ_ + r * ldk_, shares_.q, args_.rows[args_.sequences] * H, (rows_.begin + r) * H + h, args_.grad_q);
       const A e = decay_.e[rows_.token[r]];
-      for (int64_t j = 0; j < kp_; ++j) Q_[r * kp_ + j] *= e;
+      for (int64_t j = 0; j < kp_; ++j) Q_[r * ldk_ + j] *= e;
     }
-    product<true>(Kd, vp_, all(m), Q_, 1, kp_, dO_, vp_, dS_, vp_);
+    product<true>(Kd, vp_, all(m), transposed<kFewer>(m, kp_, Q_, ldk_), grads, dS_, ldv_);
   }
 
   static auto all(int64_t k) {
     return [k](int64_t) { return Range(0, k); };
   }
 
+  // Operands of a product: element (i, p) of the left one is data[i * row + p * column]. Those of a float that consist
+  // of several parts have them `part` elements apart.
+  struct Left {
+    const E* data;
+    int64_t row, column = 1;
+    int parts = 1;
+    int64_t part = 0;
+  };
+  struct Right {
+    const E* data;
+    int64_t ld;
+    int parts = 1;
+    int64_t part = 0;
+  };
+  // x [m, k], both at most side_ and k whole vectors of pairs.
+  template <int Count>
+  Left rows(int64_t m, int64_t k, const A* x, int64_t ldx) {
+    if constexpr (kPaired) {
+      for (int64_t i = 0; i < m; ++i) pair_columns<Count>(k, x + i * ldx, left_ + i * k / 2, left_part());
+      return {left_, k / 2, 1, Count, left_part()};
+    } else {
+      return {x, ldx};
+    }
+  }
+  // The transpose of x [k, m], k at most C.
+  template <int Count>
+  Left transposed(int64_t k, int64_t m, const A* x, int64_t ldx) {
+    if constexpr (kPaired) {
+      along_rows<Count>(k, m, x, ldx, spare_, m, C / 2 * m);
+      for (int part = 0; part < Count; ++part)
+        transpose(C / 2, m, spare_ + part * C / 2 * m, m, left_ + part * left_part(), C / 2);
+      return {left_, C / 2, 1, Count, left_part()};
+    } else {
+      return {x, 1, ldx};
+    }
+  }
+  int64_t left_part() const { return side_ * side_ / 2; }
+  // x [k, n] as pairs along its rows, zeros behind row k.
+  template <int Count>
+  static void along_rows(int64_t k, int64_t n, const A* x, int64_t ldx, Pair* to, int64_t ld, int64_t part) {
+    pair_rows<Count>(k, n, x, ldx, to, ld, part);
+    for (int i = 0; i < Count; ++i, to += part) fill_zero(to + (k + 1) / 2 * ld, (C / 2 - (k + 1) / 2) * ld);
+  }
+  static void along_rows(int64_t k, int64_t n, const Bf16* x, int64_t ldx, Pair* to, int64_t ld) {
+    pair_rows(k, n, x, ldx, to, ld);
+    fill_zero(to + (k + 1) / 2 * ld, (C / 2 - (k + 1) / 2) * ld);
+  }
+  // The transpose of a state or its gradient, as elements along the values.
+  template <int Count>
+  void transpose_state(const A* state, E* to) {
+    if constexpr (kPaired) {
+      const int64_t words = vp_ / 2;
+      for (int64_t i = 0; i < kp_; ++i) pair_columns<Count>(vp_, state + i * ldv_, spare_ + i * words, kp_ * words);
+      for (int part = 0; part < Count; ++part)
+        transpose(kp_, words, spare_ + part * kp_ * words, words, to + part * words * ldk_, ldk_);
+    } else {
+      transpose(kp_, vp_, state, ldv_, to, ldk_);
+    }
+  }
+
+  // What a tile of rows takes of a left operand, and a panel of a right one: the rows and columns from i and j on,
+  // summed over `range`, which pairs round to whole ones or vectors of them: operands have zeros there.
+  struct Piece {
+    const E *left, *right;
+    int64_t k;
+    Piece(int64_t i, int64_t j, Range range, const Left& a, const Right& b) {
+      constexpr int64_t kStep = kPaired && kMatrixTiles ? kLanes<Pair> : 1;
+      const int64_t begin = range.first / (kPer * kStep) * kStep;
+      left = a.data + i * a.row + begin * a.column, right = b.data + begin * b.ld + j;
+      k = (range.second + kPer - 1) / kPer - begin;
+    }
+  };
+  // tile += A B. Of two operands with parts, products of parts too small to count are left out.
+  template <int Vectors>
+  [[gnu::always_inline]] static void multiply(Tile<A, kRows, Vectors>& tile, int64_t i, int64_t j, Range range,
+                                              const Left& a, const Right& b) {
+    const Piece piece(i, j, range, a, b);
+    if (kParts == 1 || b.parts == 1) {
+      tile.multiply(piece.k, piece.left, a.row, a.column, piece.right, b.ld, Parts{a.parts, a.part, 0});
+    } else {
+      for (int p = 0; p < a.parts; ++p)
+        tile.multiply(piece.k, piece.left + p * a.part, a.row, a.column, piece.right, b.ld,
+                      Parts{b.parts - p, 0, b.part});
+    }
+  }
+
   // C[m, n] = A B or C + A B over those k of each tile of rows that `range(i)` = [begin, end) names; m is rounded up to
-  // whole tiles. Element (i, p) of A is a[i * a_row + p * a_col].
+  // whole tiles.
   template <bool Accumulate, typename Over>
-  void product(int64_t m, int64_t n, Over&& range, const A* a, int64_t a_row, int64_t a_col, const A* b, int64_t ldb,
-               A* c, int64_t ldc) {
-    for_tiles<A>(m, n, [&]<int Vectors>(int64_t i, int64_t j) {
-      const auto [begin, end] = range(i);
-      Tile<A, kRows, Vectors> tile;
-      if (Accumulate)
-        tile.load(c + i * ldc + j, ldc);
-      else
-        tile.zero();
-      tile.multiply(end - begin, a + i * a_row + begin * a_col, a_row, a_col, b + begin * ldb + j, ldb);
-      tile.store(c + i * ldc + j, ldc);
+  void product(int64_t m, int64_t n, Over&& range, const Left& a, const Right& b, A* c, int64_t ldc) {
+    for_tiles<A, kRows>(m, n, [&]<int Vectors>(int64_t i, int64_t j) {
+      const Piece piece(i, j, range(i), a, b);
+      const Parts parts = b.parts == 1 ? Parts{a.parts, a.part, 0} : Parts{b.parts, 0, b.part};
+      multiply_tile<Accumulate, kRows, Vectors>(piece.k, piece.left, a.row, a.column, piece.right, b.ld,
+                                                c + i * ldc + j, ldc, parts);
       ahead_.fetch(16);
     });
   }
 
   // For j < limit, m_j = D_ij x . k_j and dm_j its gradient: what they take from G_j, and returns what they give G_i.
   double spread_decay_gradient(int64_t limit, const A* m, const A* dm) {
-    typename Eight<A>::wide sum{};
-    for (int64_t j = 0; j < limit; j += 8) {
-      auto share = Eight<A>::product(m + j, dm + j), before = share;
-      for (int l = 0; l < 8; ++l) share[l] = j + l < limit ? share[l] : 0;
-      std::memcpy(&before, dG_ + j, sizeof(before));
-      before -= share;
-      std::memcpy(dG_ + j, &before, sizeof(before));
+    using Wide = typename Eight<A>::wide;
+    Wide sum{};
+    const auto give = [&](double* to, Wide share) {
+      Wide rest;
+      std::memcpy(&rest, to, sizeof(rest));
+      rest -= share;
+      std::memcpy(to, &rest, sizeof(rest));
       sum += share;
+    };
+    int64_t j = 0;
+    for (; j + 8 <= limit; j += 8) give(dG_ + j, Eight<A>::product(m + j, dm + j));
+    if (j < limit) {
+      Wide share = Eight<A>::product(m + j, dm + j);
+      for (int l = 0; l < 8; ++l) share[l] = j + l < limit ? share[l] : 0;
+      give(dG_ + j, share);
     }
     double total = 0;
     for (int l = 0; l < 8; ++l) total += sum[l];
@@ -290,7 +431,10 @@ class BackwardUnit {
   }
 
   // Whether enough of S0 is left at the end of a tile of tokens for v - x to show it without loss of digits.
-  bool keeps_state(int64_t i, int64_t n) const { return decay_.e[std::min(i + kRows, n) - 1] > A(0.125); }
+  static constexpr int kSteps = kTileRows<A>;
+  bool keeps_state(int64_t i, int64_t n) const {
+    return decay_.e[std::min(i / kSteps * kSteps + kSteps, n) - 1] > A(0.125);
+  }
 
   static void scale_row(int64_t n, const A* by, A* x) {
     for (int64_t j = 0; j < n; j += kLanes<A>) vstore(x + j, vload(x + j) * vload(by + j));
@@ -299,70 +443,89 @@ class BackwardUnit {
   // u_i = w_i x_i; and the delta rule's x_i = v_i - e_i S0^T k_i - sum_j M_ij u_j: the gradients of v and w, and the
   // rest of dK and dS.
   void through_updates(int64_t head, int64_t t0, int64_t n) {
-    const int64_t Vd = args_.value_dim, Hkv = args_.kv_heads, end = round_up(n, kRows);
-    fill_zero(dU_ + n * vp_, (end - n) * vp_);
+    const int64_t Vd = args_.value_dim, Hkv = args_.kv_heads, end = round_up(n, kRows), width = padded<A>(n);
+    for (int64_t i = n; i < end; ++i) fill_zero(dU_ + i * ldv_, vp_);
     if constexpr (Delta) {
       for_tiles<A>(n, vp_, [&]<int Vectors>(int64_t i, int64_t j) {
         if (keeps_state(i, n)) return;
-        Tile<A, kRows, Vectors> tile;
+        Tile<A, kSteps, Vectors> tile;
         tile.zero();
-        if (decay_.e[i] > 0) tile.multiply(args_.key_dim, K_ + i * kp_, kp_, 1, S_ + j, vp_);
-        tile.store(Z_ + i * vp_ + j, vp_);  // S0^T k
+        if (decay_.e[i] > 0) tile.multiply(args_.key_dim, K_ + i * ldk_, ldk_, 1, S_ + j, ldv_);
+        tile.store(Z_ + i * ldv_ + j, ldv_);  // S0^T k
       });
-      key_products<By::row>(n, args_.key_dim, K_, kp_, KT_, decay_.D, w_, M_);  // -w_i M_ij
+      key_products<By::row>(n, (args_.key_dim + kPer - 1) / kPer, KE_, kw_, KT_, decay_.D, w_, M_);  // -w_i M_ij
       fill_zero(M_ + n * C, (end - n) * C);
-      solve_lower_transposed(n, vp_, M_, dU_);  // d(u) with what later tokens' x take from it
-      for_tiles<A>(n, padded<A>(n), [&]<int Vectors>(int64_t i, int64_t j) {
+      solve_lower_transposed(n, vp_, ldv_, M_, dU_);  // d(u) with what later tokens' x take from it
+      const Left du = rows<kParts>(n, vp_, dU_, ldv_);
+      const Right updates{XT_, C, kParts, vp_ / 2 * C};
+      for_tiles<A, kRows>(n, width, [&]<int Vectors>(int64_t i, int64_t j) {
         if (j >= i + kRows) return;
         Tile<A, kRows, Vectors> tile;
         tile.zero();
-        tile.multiply(vd_, dU_ + i * vp_, vp_, 1, UT_ + j, C);
+        multiply(tile, i, j, Range(0, vd_), du, updates);
+        for (int r = 0; r < kRows; ++r)
+          for (int v = 0; v < Vectors; ++v) tile.sum[r][v] *= vload(w_ + j + v * kLanes<A>);
         tile.store(dM_ + i * C + j, C);  // d(u_i) . u_j = -d(M_ij) / w_i
       });
     }
     for (int64_t i = 0; i < n; ++i) {
-      A *dx = dU_ + i * vp_, *v = V_ + i * vp_;
-      const A* x = Delta ? X_ + i * vp_ : v;
+      A *dx = dU_ + i * ldv_, *v = V_ + i * ldv_;
+      const A* x = X_ + i * ldv_;
       gate(shares_.w, args_.grad_w)[(t0 + i) * Hkv + head] = dot(vp_, dx, x);
       for (int64_t j = 0; j < vp_; ++j) dx[j] *= w_[i];
       store_row(dx, vd_, static_cast<T*>(args_.grad_v) + ((t0 + i) * Hkv + head) * Vd + v0_);
       if constexpr (Delta) {
         const double through_products = spread_decay_gradient(i, M_ + i * C, dM_ + i * C);
-        if (keeps_state(i / kRows * kRows, n)) {
+        if (keeps_state(i, n)) {
           // e_i S0^T k_i = v_i - x_i - sum_j M_ij u_j, and the sum's share cancels that of the products.
           for (int64_t j = 0; j < vp_; ++j) v[j] -= x[j];
           dG_[i] -= static_cast<double>(dot(vp_, dx, v));
         } else {
-          dG_[i] += through_products - static_cast<double>(decay_.e[i] * dot(vp_, dx, Z_ + i * vp_));
+          dG_[i] += through_products - static_cast<double>(decay_.e[i] * dot(vp_, dx, Z_ + i * ldv_));
         }
-        for (int64_t j = 0; j < vp_; ++j) Z_[i * vp_ + j] = -decay_.e[i] * dx[j];  // d(S0^T k_i)
-        scale_row(i, decay_.D + i * C, dM_ + i * C);
-        for (int64_t j = 0; j < i; ++j) dM_[i * C + j] *= -w_[i];
-        for (int64_t j = i; j < round_up(i + 1, kRows); ++j) dM_[i * C + j] = 0;
+        for (int64_t j = 0; j < vp_; ++j) Z_[i * ldv_ + j] = -decay_.e[i] * dx[j];  // d(S0^T k_i)
+        A* dm = dM_ + i * C;
+        scale_row(width, decay_.D + i * C, dm);
+        for (int64_t j = 0; j < width; ++j) dm[j] *= -w_[i];
+        dm[i] = 0;
       }
     }
     if constexpr (Delta) {
       fill_zero(dM_ + n * C, (end - n) * C);
       const auto past = [&](int64_t i) { return Range(0, std::min(i + kRows, n)); };
       const auto future = [&](int64_t i) { return Range(i, n); };
-      product<true>(n, kp_, past, dM_, C, 1, K_, kp_, dK_, kp_);
-      product<true>(n, kp_, future, dM_, 1, C, K_, kp_, dK_, kp_);
-      product<true>(n, kp_, all(vd_), Z_, vp_, 1, ST_, kp_, dK_, kp_);
-      product<true>(args_.key_dim, vp_, all(n), K_, 1, kp_, Z_, vp_, dS_, vp_);
+      product<true>(n, kp_, past, rows<1>(n, C, dM_, C), Right{KC_, ldk_}, dK_, ldk_);
+      product<true>(n, kp_, future, transposed<1>(n, width, dM_, C), Right{KC_, ldk_}, dK_, ldk_);
+      product<true>(n, kp_, all(vd_), rows<1>(n, vp_, Z_, ldv_), Right{ST_, ldk_}, dK_, ldk_);
+      if constexpr (kPaired) along_rows<kParts>(n, vp_, Z_, ldv_, ZC_, ldv_, C / 2 * ldv_);
+      product<true>(args_.key_dim, vp_, all(n), keys_transposed(), Right{ZC_, ldv_, kParts, C / 2 * ldv_}, dS_, ldv_);
+    }
+  }
+
+  Left keys_transposed() {
+    if constexpr (kPaired) {
+      transpose(C / 2, kp_, KC_, ldk_, left_, C / 2);
+      return {left_, C / 2};
+    } else {
+      return {K_, 1, ldk_};
     }
   }
 
   const RecurrenceBackward& args_;
   const Shares& shares_;
-  const int64_t kp_, vp_;
+  const int64_t kp_, vp_;                     // padded dims
+  const int64_t ldk_, ldv_, kw_, vw_, side_;  // distances of rows, and of rows of elements; the largest
   int64_t slice_ = 0, v0_ = 0, vd_ = 0;
   Scratch<A> scratch_;
-  A *K_, *Q_, *dK_, *dQ_, *V_, *X_, *U_, *dU_, *dO_, *Z_, *KT_, *UT_, *S_, *ST_, *states_, *dS_ = nullptr, *dST_, *M_,
-                                                                                           *dM_, *w_;
+  A *K_, *Q_, *dK_, *dQ_, *V_, *X_, *dU_, *Z_, *S_, *states_, *dS_ = nullptr, *M_, *dM_, *w_;
+  // As elements of products: XE along the rows' columns, XC along the rows, XT the transpose.
+  E *KE_, *KC_, *KT_, *QE_, *QC_, *XE_, *XT_, *ZC_, *dOE_, *dOC_, *ST_, *dSC_ = nullptr, *dST_;
+  E *left_ = nullptr, *spare_ = nullptr;  // left operands made on the way
   Decays<A> decay_;
   double dG_[C];
   ChunkRows<kRows> rows_;
   Ahead ahead_;
+  [[no_unique_address]] MatrixTiles tiles_;
 };
 
 }  // namespace oryx::ops::ORYX_ISA

@@ -53,7 +53,7 @@ struct Product<Pair> {
 // Rows of a tile of products of E.
 #if defined(__AVX512F__)
 template <typename E>
-inline constexpr int kTileRows = kMatrixTiles&& std::is_same_v<E, Pair> ? 16 : 8;
+inline constexpr int kTileRows = kMatrixTiles&& std::is_same_v<E, Pair> ? 32 : 8;
 #else
 template <typename E>
 inline constexpr int kTileRows = 4;
@@ -75,12 +75,15 @@ struct Tile {
   }
   // += A[Rows, k] B[k, Vectors]; element (r, p) of A is a[r * a_row + p * a_col]. With matrix tiles (ops/common/amx.h)
   // and pairs, a_col is 1, and k is rounded up to 16: both operands have zeros or, one of them, finite numbers there.
+  // Only matrix tiles take operands of several parts.
   template <typename E>
-  [[gnu::always_inline]] void multiply(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t ldb) {
+  [[gnu::always_inline]] void multiply(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t ldb,
+                                       [[maybe_unused]] Parts parts = {}) {
 #if defined(__AMX_BF16__)
     if constexpr (std::is_same_v<E, Pair>) {
-      static_assert(Rows == 16);
-      return amx_multiply<Vectors>(k, a, a_row, b, ldb, &sum[0][0]);
+      static_assert(Rows == kTileRows<Pair>);
+      return amx_multiply<Vectors>(k, a, a_row, b, ldb, parts, /*accumulate=*/true, reinterpret_cast<A*>(&sum[0][0]),
+                                   Vectors * kLanes<A>);
     }
 #endif
     for (int64_t p = 0; p < k; ++p, a += a_col, b += ldb) {
@@ -99,6 +102,23 @@ struct Tile {
       for (int v = 0; v < Vectors; ++v) vstore(c + r * ldc + v * kLanes<A>, sum[r][v]);
   }
 };
+
+// C [Rows, Vectors] = A B, or += when Accumulate: a tile that is stored at once.
+template <bool Accumulate, int Rows, int Vectors, typename E>
+[[gnu::always_inline]] inline void multiply_tile(int64_t k, const E* a, int64_t a_row, int64_t a_col, const E* b,
+                                                 int64_t ldb, typename Product<E>::Sum* c, int64_t ldc,
+                                                 Parts parts = {}) {
+#if defined(__AMX_BF16__)
+  if constexpr (std::is_same_v<E, Pair>) return amx_multiply<Vectors>(k, a, a_row, b, ldb, parts, Accumulate, c, ldc);
+#endif
+  Tile<typename Product<E>::Sum, Rows, Vectors> tile;
+  if (Accumulate)
+    tile.load(c, ldc);
+  else
+    tile.zero();
+  tile.multiply(k, a, a_row, a_col, b, ldb, parts);
+  tile.store(c, ldc);
+}
 
 // work.template operator()<Vectors>(j) for column panels of two vectors, and of one at the end; n is a multiple of
 // kLanes<A>. Panels come outermost in a product: the panel of B stays in the first cache while rows of A go by.
@@ -138,13 +158,7 @@ inline void gemm(int64_t m, int64_t n, int64_t k, const E* a, int64_t a_row, int
   using A = typename Product<E>::Sum;
   for_panels<A>(n, [&]<int Vectors>(int64_t j) {
     for_rows_of<E>(m, [&]<int Rows>(int64_t i) {
-      Tile<A, Rows, Vectors> tile;
-      if (Accumulate)
-        tile.load(c + i * ldc + j, ldc);
-      else
-        tile.zero();
-      tile.multiply(k, a + i * a_row, a_row, a_col, b + j, ldb);
-      tile.store(c + i * ldc + j, ldc);
+      multiply_tile<Accumulate, Rows, Vectors>(k, a + i * a_row, a_row, a_col, b + j, ldb, c + i * ldc + j, ldc);
     });
   });
 }

@@ -34,24 +34,63 @@ inline void transpose(int64_t m, int64_t n, const T* src, int64_t lds, T* dst, i
     }
 }
 
-// Rounded to bfloat16, in the upper half of each word; numbers are finite.
-inline Words round_up_half(Vec<float> x) {
-  const Words bits = reinterpret_cast<Words>(x);
-  return bits + 0x7fffu + ((bits >> 16) & 1u);
+#if defined(__AVX512BF16__)
+inline HalfWords first_half(Words x) {
+  HalfWords half;
+  std::memcpy(&half, &x, sizeof(half));
+  return half;
+}
+// Rounded to bfloat16: `low` then `high`, or an element of each in turn.
+inline Words round_both(Vec<float> low, Vec<float> high) {
+  return reinterpret_cast<Words>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)));
 }
 inline Vec<Pair> pair(Vec<float> low, Vec<float> high) {
-  return (round_up_half(low) >> 16) | (round_up_half(high) & 0xffff0000u);
+  typedef int16_t Halves __attribute__((vector_size(64)));
+  constexpr Halves turns = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return reinterpret_cast<Vec<Pair>>(__builtin_shuffle(reinterpret_cast<Halves>(round_both(low, high)), turns));
 }
 
 // dst [ceil(k/2), n] of pairs: rows 2p and 2p + 1 of src [k, n], zeros for a row k. n is a multiple of kLanes<float>.
-inline void pair_rows(int64_t k, int64_t n, const float* src, int64_t lds, Pair* dst, int64_t ldd) {
+// With more Parts, `part` elements apart, each next one is what the sum of those before lacks: three hold all 24 bits.
+template <int Parts = 1>
+inline void pair_rows(int64_t k, int64_t n, const float* src, int64_t lds, Pair* dst, int64_t ldd, int64_t part = 0) {
   for (int64_t p = 0; p < k; p += 2)
     for (int64_t j = 0; j < n; j += kLanes<float>) {
-      const Vec<float> next = p + 1 < k ? vload(src + (p + 1) * lds + j) : Vec<float>{};
-      vstore(dst + p / 2 * ldd + j, pair(vload(src + p * lds + j), next));
+      Vec<float> low = vload(src + p * lds + j), high = p + 1 < k ? vload(src + (p + 1) * lds + j) : Vec<float>{};
+      Pair* to = dst + p / 2 * ldd + j;
+      for (int i = 0;; ++i, to += part) {
+        const Vec<Pair> both = pair(low, high);
+        vstore(to, both);
+        if (i == Parts - 1) break;
+        low -= reinterpret_cast<Vec<float>>(both << 16);
+        high -= reinterpret_cast<Vec<float>>(both & 0xffff0000u);
+      }
     }
 }
-// The same of bfloat16 rows, `stride` elements apart; columns from n to its whole vector become zeros.
+// dst [padded row] = src [n], two neighbours to a word; Parts as above.
+template <int Parts = 1>
+inline void pair_columns(int64_t n, const float* src, Pair* dst, int64_t part = 0) {
+  for (int64_t j = 0; j < n; j += 2 * kLanes<float>) {
+    const bool whole = j + kLanes<float> < n;
+    Vec<float> low = vload(src + j), high = whole ? vload(src + j + kLanes<float>) : Vec<float>{};
+    Pair* to = dst + j / 2;
+    for (int i = 0;; ++i, to += part) {
+      const Words both = round_both(low, high);
+      const HalfWords half = first_half(both);
+      if (whole)
+        vstore(to, both);
+      else
+        std::memcpy(to, &half, sizeof(half));
+      if (i == Parts - 1) break;
+      low -= widen(half);
+      high -= widen(first_half(__builtin_shuffle(both, Words{8, 9, 10, 11, 12, 13, 14, 15})));
+    }
+  }
+}
+#endif
+
+// The pairs of bfloat16 rows `stride` elements apart; columns from n to its whole vector become zeros.
 inline void pair_rows(int64_t k, int64_t n, const Bf16* src, int64_t stride, Pair* dst, int64_t ldd) {
   for (int64_t p = 0; p < k; p += 2) {
     const Bf16 *low = src + p * stride, *high = low + stride;
@@ -67,19 +106,15 @@ inline void pair_rows(int64_t k, int64_t n, const Bf16* src, int64_t stride, Pai
 template <typename T>
 inline void load_elements(const T* src, int64_t n, int64_t width, Element<T>* dst) {
   if constexpr (kPairs<T>) {
-    std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(T));
+    constexpr int64_t L = 2 * kLanes<Pair>;
+    int64_t i = 0;
+    for (; i + L <= n; i += L) std::memcpy(dst + i / 2, src + i, L * sizeof(T));
+    if (i == width) return;
+    std::memcpy(dst + i / 2, src + i, static_cast<size_t>(n - i) * sizeof(T));
     std::memset(reinterpret_cast<T*>(dst) + n, 0, static_cast<size_t>(width - n) * sizeof(T));
   } else {
     load_padded(src, n, dst);
     fill_zero(dst + padded<Element<T>>(n), width - padded<Element<T>>(n));
-  }
-}
-
-// dst [padded row] = src [n] rounded to bfloat16, two neighbours to a word.
-inline void pair_columns(int64_t n, const float* src, Pair* dst) {
-  for (int64_t j = 0; j < n; j += kLanes<float>) {
-    const HalfWords half = truncate(round_up_half(vload(src + j)) >> 16);
-    std::memcpy(reinterpret_cast<char*>(dst) + j * 2, &half, sizeof(half));
   }
 }
 

@@ -55,6 +55,13 @@ constexpr int64_t padded(int64_t n) {
   return round_up(n, kLanes<T>);
 }
 
+// Distance of rows of that width: not a multiple of 512 bytes, where a panel's rows would share few sets of the first
+// cache.
+template <typename A>
+constexpr int64_t skewed(int64_t width) {
+  return width % (512 / static_cast<int64_t>(sizeof(A))) == 0 ? width + kLanes<A> : width;
+}
+
 template <typename T>
 inline Vec<T> vload(const T* p) {
   Vec<T> v;
