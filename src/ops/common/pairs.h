@@ -45,10 +45,10 @@ inline Words round_both(Vec<float> low, Vec<float> high) {
   return reinterpret_cast<Words>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)));
 }
 inline Vec<Pair> pair(Vec<float> low, Vec<float> high) {
-  typedef int16_t Halves __attribute__((vector_size(64)));
-  constexpr Halves turns = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return reinterpret_cast<Vec<Pair>>(__builtin_shuffle(reinterpret_cast<Halves>(round_both(low, high)), turns));
+  // Halves i and 16 + i become word i.
+  constexpr Words turns = Words{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * 0x10001u + 0x100000u;
+  return reinterpret_cast<Vec<Pair>>(_mm512_maskz_permutexvar_epi16(0xffffffffu, reinterpret_cast<__m512i>(turns),
+                                                                    reinterpret_cast<__m512i>(round_both(low, high))));
 }
 
 // dst [ceil(k/2), n] of pairs: rows 2p and 2p + 1 of src [k, n], zeros for a row k. n is a multiple of kLanes<float>.
@@ -84,7 +84,7 @@ inline void pair_columns(int64_t n, const float* src, Pair* dst, int64_t part = 
         std::memcpy(to, &half, sizeof(half));
       if (i == Parts - 1) break;
       low -= widen(half);
-      high -= widen(first_half(__builtin_shuffle(both, Words{8, 9, 10, 11, 12, 13, 14, 15})));
+      high -= widen(first_half(shuffle<Pair>(both, both, [](int l) { return (l + 8) % 16; })));
     }
   }
 }
