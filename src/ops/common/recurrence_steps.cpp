@@ -171,8 +171,7 @@ void RecurrenceChunks::inverse(const Tensor& to, const Tensor& scores) const {
 #endif
   Tensor N = empty_block_matrices(Z, C, w.options());
   at::mul_out(N, scores, Dw);
-  Tensor out = to;
-  out.copy_(unit_lower_inverse(N));
+  to.copy_(unit_lower_inverse(N));
 }
 
 Tensor RecurrenceChunks::scaled(const Tensor& x, const Tensor& factor, const std::optional<Tensor>& second,
