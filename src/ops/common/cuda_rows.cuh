@@ -50,12 +50,15 @@ __device__ __forceinline__ void put_pack(T* to, const Pack<T, kPack>& x) {
 }
 
 template <typename A>
+__device__ __forceinline__ A exponential(A x) {
+  if constexpr (sizeof(A) == 4)
+    return __expf(x);
+  else
+    return exp(x);
+}
+template <typename A>
 __device__ __forceinline__ A sigmoid(A x) {
-  if constexpr (sizeof(A) == 4) {
-    return 1 / (1 + __expf(-x));
-  } else {
-    return 1 / (1 + exp(-x));
-  }
+  return 1 / (1 + exponential(-x));
 }
 // Derivative of x sigmoid(x), s = sigmoid(x).
 template <typename A>

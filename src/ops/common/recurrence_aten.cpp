@@ -1,6 +1,9 @@
 #include "ops/common/recurrence_aten.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -83,6 +86,10 @@ RecurrenceChunks::RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceI
       list(make_list(kind, in)),
       read(in.read_index ? std::optional(index_on(*in.read_index, in.q.device())) : std::nullopt) {
   Z = list.count() * Hkv, C = list.size();
+  if (fused && read) {
+    row_of_token = at::full({list.tokens()}, -1, read->options());
+    row_of_token.index_copy_(0, *read, at::arange(read->numel(), read->options()));
+  }
   rows = at::empty({Z, readers * C, Kd}, in.q.options());
   q = query_part(rows), k = delta ? key_part(rows) : at::empty({Z, C, Kd}, in.q.options());
   cut_rows(in.q, q);
@@ -108,6 +115,7 @@ Tensor RecurrenceChunks::empty(at::IntArrayRef sizes) const {
 
 RecurrenceResult recurrence_aten(const RecurrenceKind& kind, const RecurrenceInputs& in) {
   check_recurrence(kind, in);
+  const c10::DeviceGuard guard(in.q.device());
   if (wants_graph(in.q, in.k, in.v, in.g, in.w, or_undefined(in.initial_state))) {
     auto out = RecurrenceAtenFunction::apply(reinterpret_cast<int64_t>(&kind), in.q, in.k, in.v, in.g, in.w,
                                              in.initial_state, in.cu_seqlens, in.read_index);

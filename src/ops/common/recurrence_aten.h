@@ -28,6 +28,7 @@ struct RecurrenceChunks {
   at::ScalarType type, acc;
   ChunkList list;
   std::optional<at::Tensor> read;
+  at::Tensor row_of_token;   // [N] where fused and `read`: each token's row of queries, or -1
   at::Tensor rows, q, k;     // [Z, readers * C, Kd], and its parts [Z, group * C, Kd] and [Z, C, Kd]
   at::Tensor w, e, f, last;  // acc [Z, C, 1], and [Z, 1, 1]
   at::Tensor G;              // double [Z, C, 1], where fused; elsewhere:
@@ -44,7 +45,8 @@ struct RecurrenceChunks {
   void cut_keys(const at::Tensor& x, const at::Tensor& to) const;
   at::Tensor join_rows(const at::Tensor& x) const;
   at::Tensor join_keys(const at::Tensor& x, at::ScalarType to, double sign = 1) const;
-  // to = x times a factor [Z, C, 1 or dim] for each reader, another one, and `sign`; scaled: in the inputs' type.
+  // to = x times a factor [Z, C, 1] (or D, where not fused) for each reader, another one, and `sign`; scaled: in the
+  // inputs' type.
   void scale_rows(const at::Tensor& to, const at::Tensor& x, const at::Tensor& factor,
                   const std::optional<at::Tensor>& second = std::nullopt, double sign = 1) const;
   at::Tensor scaled(const at::Tensor& x, const at::Tensor& factor,

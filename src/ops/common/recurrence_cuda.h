@@ -37,7 +37,7 @@ void join(const Placement& placement, Matrices<const In> x, const int64_t* read,
 template <typename T>
 void decay_scores(Matrices<const float> scores, const double* G, const float* w, int64_t strict, Matrices<T> out);
 
-// (I + N)^-1 by forward substitution, N as above with j < i everywhere. C <= 128.
+// (I + N)^-1, N as above with j < i everywhere. C <= 128.
 template <typename T>
 void unit_lower_inverse(Matrices<const float> scores, const double* G, const float* w, Matrices<T> out);
 

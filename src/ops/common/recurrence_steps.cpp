@@ -1,9 +1,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addcmul.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/zeros.h>
 
@@ -99,14 +97,7 @@ Tensor join_fused(const RecurrenceChunks& x, const Tensor& from, const Tensor& r
 
 void RecurrenceChunks::cut_rows(const Tensor& x, const Tensor& to) const {
 #ifdef ORYX_CUDA
-  if (fused) {
-    Tensor row_of_token;
-    if (read) {
-      row_of_token = at::full({list.tokens()}, -1, read->options());
-      row_of_token.index_copy_(0, *read, at::arange(read->numel(), read->options()));
-    }
-    return cut_fused(*this, x, row_of_token, to);
-  }
+  if (fused) return cut_fused(*this, x, row_of_token, to);
 #endif
   Tensor all = x;
   if (read) all = at::zeros({list.tokens(), H, x.size(2)}, x.options()).index_copy_(0, *read, x);
@@ -184,7 +175,7 @@ Tensor RecurrenceChunks::scaled(const Tensor& x, const Tensor& factor, const std
 void RecurrenceChunks::scale_rows(const Tensor& to, const Tensor& x, const Tensor& factor,
                                   const std::optional<Tensor>& second, double sign) const {
 #ifdef ORYX_CUDA
-  if (fused && factor.size(2) == 1) {
+  if (fused) {
     const auto run = [&]<typename In, typename T>() {
       cuda::scale_rows<In, T>(matrices<const In>(x), C, pointer<float>(factor),
                               second ? pointer<float>(*second) : nullptr, static_cast<float>(sign), matrices<T>(to));

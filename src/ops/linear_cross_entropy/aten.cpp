@@ -4,6 +4,7 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <limits>
@@ -201,6 +202,7 @@ constexpr LogitKernels kAtenLogitKernels{reduce_aten, gradient_aten, add_aten};
 Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const Tensor& h, const Tensor& weight,
                                     const Tensor& targets, int64_t ignore_index) {
   check(h, weight, targets, ignore_index);
+  const c10::DeviceGuard guard(h.device());
   return CrossEntropyFunction::apply(h, weight, targets, ignore_index, reinterpret_cast<int64_t>(&kernels));
 }
 

@@ -6,14 +6,6 @@ namespace {
 
 constexpr int kWarps = kThreads / kWarp;
 
-template <typename A>
-__device__ __forceinline__ A exponential(A x) {
-  if constexpr (sizeof(A) == 4)
-    return __expf(x);
-  else
-    return exp(x);
-}
-
 // Every thread of the block gets combine over all threads' x.
 template <typename A, typename Combine>
 __device__ A of_block(A x, Combine combine) {
