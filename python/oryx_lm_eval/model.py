@@ -96,18 +96,15 @@ class OryxLM(LM):
                 file.write(json.dumps(line) + "\n")
             file.flush()
             arguments += [file.name] if command == "score" else ["--requests", file.name]
-            results, longest = [], 0
-            with tempfile.TemporaryFile("w+") as errors:
-                with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors, text=True,
+            with tempfile.TemporaryFile("w+", encoding="utf-8") as messages:
+                with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=messages, text=True,
                                       encoding="utf-8") as process:
                     progress = tqdm(process.stdout, f"oryx {command}", len(lines), disable=disable_tqdm)
-                    for line in progress:
-                        results.append(json.loads(line))
-                        longest = max(longest, results[-1]["length"])
-                errors.seek(0)
-                if process.returncode != 0:
-                    raise RuntimeError(f"oryx {command} ended with status {process.returncode}: {errors.read().strip()}")
-        if longest > self.context:
-            log.warning("the longest of these sequences has %d tokens, the model was trained on %d; nothing was cut "
-                        "(max_length would)", longest, self.context)
+                    results = [json.loads(line) for line in progress]
+                messages.seek(0)
+                said = messages.read().strip()
+        if process.returncode != 0:
+            raise RuntimeError(said or f"oryx {command} ended with status {process.returncode}")
+        if said:  # contexts that were cut, or longer than the training context
+            log.warning("%s", said)
         return results
