@@ -78,7 +78,7 @@ class OryxLM(LM):
                 raise ValueError(f"generation argument '{min(unknown)}' is not supported by --model oryx; it takes "
                                  "until, max_gen_toks, do_sample and temperature")
             lines.append({"prompt": context, "max_tokens": wanted["max_gen_toks"], "until": wanted["until"],
-                          "temperature": wanted["temperature"]})
+                          "temperature": wanted.get("temperature", 0)})
         results = [r["text"] for r in self._run("generate", lines, self.max_length, disable_tqdm)]
         for request, result in zip(requests, results, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, result)
