@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "cli/eval_fetch.h"
 #include "cli/options.h"
 #include "data/text_file.h"
 #include "eval/perplexity.h"
@@ -96,6 +97,7 @@ void add_eval(CLI::App& app, Common& common) {
   eval->fallthrough();
   add_perplexity(*eval, common);
   add_recall(*eval, common);
+  add_fetch(*eval, common);
 }
 
 }  // namespace oryx::cli

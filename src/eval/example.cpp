@@ -3,20 +3,19 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "data/text_file.h"
+#include "data/json_lines.h"
 
 namespace oryx {
 namespace {
 
 constexpr const char* kOwnKeys[] = {"id", "context", "question", "choices", "answer", "answers", "continuation"};
 
-Example parse_example(std::string_view line, const std::string& where, int64_t number) {
-  const Json record = parse_json(line, where);
+Example parse_example(const Json& record, const std::string& where) {
   require(record.is_object(), "{}: an example must be a JSON object, such as {{\"context\": ...}}", where);
   Fields fields(record, where);
   Example example;
   example.where = where;
-  example.id = fields.string("id", std::to_string(number));
+  example.id = fields.string("id", where.substr(where.rfind(':') + 1));
   example.context = fields.string("context", "");
   example.question = fields.string("question", "");
   example.continuation = fields.string("continuation", "");
@@ -40,16 +39,9 @@ Example parse_example(std::string_view line, const std::string& where, int64_t n
 }  // namespace
 
 std::vector<Example> read_examples(const std::filesystem::path& path) {
-  const std::string text = read_utf8_file(path);
   std::vector<Example> examples;
-  int64_t number = 0;
-  for (std::string_view rest = text; !rest.empty();) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(line.size() + 1, rest.size()));
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    examples.push_back(parse_example(line, fmt::format("{}:{}", path.string(), number), number));
-  }
+  for_each_json_line(
+      path, [&](const Json& record, const std::string& where) { examples.push_back(parse_example(record, where)); });
   require(!examples.empty(), "{}: there is no example; give JSON lines", path.string());
   return examples;
 }
