@@ -6,15 +6,17 @@
 
 namespace oryx {
 
-ContinuationTokens encode_continuation(const Tokenizer& tokenizer, std::string context, std::string continuation) {
-  const size_t end = context.find_last_not_of(' ') + 1;
-  continuation = context.substr(end) + continuation;
-  context.resize(end);
-  require(!continuation.empty(), "the continuation is empty");
+int64_t count_context_tokens(const Tokenizer& tokenizer, const std::string& context) {
+  const std::string_view text(context);
+  return static_cast<int64_t>(tokenizer.encode(text.substr(0, text.find_last_not_of(' ') + 1)).size());
+}
+
+ContinuationTokens encode_continuation(const Tokenizer& tokenizer, const std::string& context,
+                                       const std::string& continuation) {
   const auto whole = tokenizer.encode(context + continuation);
+  require(!whole.empty(), "there is nothing to continue with: context and continuation are empty");
   ContinuationTokens out{{whole.begin(), whole.end()}, 1};
-  const auto read = static_cast<int64_t>(tokenizer.encode(context).size());
-  out.first = std::min(read, static_cast<int64_t>(whole.size()) - 1);
+  out.first = std::min(count_context_tokens(tokenizer, context), static_cast<int64_t>(whole.size()) - 1);
   if (out.first == 0) {
     out.tokens.insert(out.tokens.begin(), tokenizer.eos_id());
     out.first = 1;

@@ -68,8 +68,8 @@ std::vector<fs::path> find_originals(const Source& source, const fs::path& root,
   }
   for (const std::string& name : source.originals) {
     std::ranges::copy_if(files, std::back_inserter(found), [&](const fs::path& path) { return matches(path, name); });
-    require(found.size() <= 1, "{} is there twice: {} and {}; leave one of them", source.name, found[0].string(),
-            found.size() > 1 ? found[1].string() : "");
+    if (found.size() > 1)
+      input_error("{} is there twice: {} and {}; leave one of them", source.name, found[0].string(), found[1].string());
     if (!found.empty()) break;
   }
   return found;

@@ -1,5 +1,6 @@
 #include "eval/originals.h"
 
+#include <unicode/locid.h>
 #include <unicode/unistr.h>
 
 #include <algorithm>
@@ -95,7 +96,7 @@ Records read_lambada(const fs::path& path) {
     return Json{{"id", fmt::format("lambada-{}", index)},
                 {"context", text.substr(0, space)},
                 {"question", ""},
-                {"answers", {text.substr(space + 1)}}};
+                {"answers", Json::array({text.substr(space + 1)})}};
   });
 }
 
@@ -123,7 +124,7 @@ Records read_piqa(const fs::path& path) {
             answers.size());
     return Json{{"id", fmt::format("piqa-{}", index)},
                 {"context", record.string("goal")},
-                {"choices", {record.string("sol1"), record.string("sol2")}},
+                {"choices", Json::array({record.string("sol1"), record.string("sol2")})},
                 {"answer", answers[index]}};
   });
   require(records.size() == answers.size(), "{}: has {} labels, but {} has {} questions", labels.string(),
@@ -158,7 +159,7 @@ Records read_winogrande(const fs::path& path) {
     const std::string glued = sentence.substr(word, gap - word);
     return Json{{"id", fmt::format("winogrande-{}", index)},
                 {"context", trim(std::string_view(sentence).substr(0, word))},
-                {"choices", {glued + record.string("option1"), glued + record.string("option2")}},
+                {"choices", Json::array({glued + record.string("option1"), glued + record.string("option2")})},
                 {"continuation", trim(std::string_view(sentence).substr(gap + 1))},
                 {"answer", answer == "1" ? 0 : 1}};
   });
@@ -169,7 +170,7 @@ Records read_blimp(const fs::path& path) {
     const std::string uid = record.string("UID");
     return Json{{"id", fmt::format("{}-{}", uid, index)},
                 {"context", ""},
-                {"choices", {record.string("sentence_good"), record.string("sentence_bad")}},
+                {"choices", Json::array({record.string("sentence_good"), record.string("sentence_bad")})},
                 {"answer", 0},
                 {"uid", uid},
                 {"field", record.string("field")},

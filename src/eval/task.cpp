@@ -15,8 +15,9 @@ const std::vector<std::string> kKinds{"multiple_choice", "completion",    "retri
 
 const std::vector<std::string>& metrics_of(TaskKind kind) {
   static const std::vector<std::string> kChoice{"acc", "acc_norm"}, kCompletion{"acc", "perplexity"},
-      kGenerated{"contains", "exact_match", "f1"}, kText{"word_perplexity", "byte_perplexity", "bits_per_byte"},
-      kRepeated{"first_nats", "repeated_nats"}, kPosition{"nats"};
+      kGenerated{"contains", "exact_match", "f1", "found"},
+      kText{"word_perplexity", "byte_perplexity", "bits_per_byte"}, kRepeated{"first_nats", "repeated_nats"},
+      kPosition{"nats"};
   switch (kind) {
     case TaskKind::multiple_choice:
       return kChoice;
@@ -119,6 +120,7 @@ Task load_task(const fs::path& path) {
   if (!data.empty()) task.data = path.parent_path() / data;
   const auto& known = metrics_of(task.kind);
   task.metrics = fields.strings("metrics", known);
+  require(!task.metrics.empty(), "{}: 'metrics' is empty; leave it out to have all", path.string());
   for (const std::string& metric : task.metrics)
     require(std::ranges::find(known, metric) != known.end(), "{}: a task of kind '{}' has no metric '{}'{}",
             path.string(), kind, metric, did_you_mean(metric, known));
