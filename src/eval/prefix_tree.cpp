@@ -48,9 +48,7 @@ class Reader {
       : model_(model), sequences_(sequences), batch_tokens_(batch_tokens), keep_caches_(keep_caches), visit_(visit) {
     order_.resize(sequences.size());
     std::iota(order_.begin(), order_.end(), size_t{0});
-    std::ranges::stable_sort(order_, [&](size_t a, size_t b) {
-      return std::ranges::lexicographical_compare(sequences_[a].tokens, sequences_[b].tokens);
-    });
+    std::ranges::stable_sort(order_, [&](size_t a, size_t b) { return before(sequences_[a], sequences_[b]); });
     for (size_t i = 0; i + 1 < order_.size(); ++i)
       common_.push_back(common_tokens(sequences_[order_[i]], sequences_[order_[i + 1]]));
     for (const ReadSequence& s : sequences) {
@@ -71,6 +69,19 @@ class Reader {
     const Node* node;
     const Cache* parent;
   };
+
+  // A dictionary's order of what each token is and who serves it.
+  bool before(const ReadSequence& a, const ReadSequence& b) const {
+    const int64_t at = common_tokens(a, b);
+    const auto left_a = static_cast<int64_t>(a.tokens.size()) - at, left_b = static_cast<int64_t>(b.tokens.size()) - at;
+    if (left_a == 0 || left_b == 0) return left_a < left_b;
+    if (a.tokens[at] != b.tokens[at]) return a.tokens[at] < b.tokens[at];
+    for (int64_t layer = 0; layer < model_.config().num_hidden_layers; ++layer) {
+      const Mode mode_a = a.schedule->at(at, layer), mode_b = b.schedule->at(at, layer);
+      if (mode_a != mode_b) return mode_a < mode_b;
+    }
+    return false;
+  }
 
   std::vector<Node> build(size_t first, size_t last, int64_t begin) const {
     std::vector<Node> nodes;

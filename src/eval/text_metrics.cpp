@@ -103,12 +103,11 @@ std::vector<std::string> split_articles(std::string_view text) {
     if (!trim(article).empty()) articles.push_back(article);
     article.clear();
   };
-  for (bool first = true; !text.empty() || first; first = false) {
+  for (bool first = true;; first = false) {
     const size_t stop = text.find('\n');
     const std::string_view line = text.substr(0, stop), core = trim(line);
     // One "=" on either side; a section's heading has two or more.
-    const bool title = core.starts_with("= ") && core.ends_with(" =") && !core.starts_with("= =");
-    if (title) {
+    if (core.starts_with("= ") && core.ends_with(" =") && !core.starts_with("= =")) {
       end_article();
     } else if (!first) {
       article += '\n';
