@@ -199,6 +199,8 @@ void add_tasks(CLI::App& eval, Common& common) {
   eval.add_option("--shots", options->evaluation.shots, "Answered examples before each")->check(CLI::NonNegativeNumber);
   eval.add_option("--seed", options->evaluation.seed, "Of the shots and of random placements");
   eval.add_option("--data", options->evaluation.data, "A file in place of the task's own, in the same format");
+  eval.add_option("--length", options->evaluation.length, "Tokens of the examples of a synthetic task")
+      ->check(CLI::PositiveNumber);
   eval.add_option("--context", options->evaluation.context,
                   "Tokens that the model may see; longer prompts lose their beginning")
       ->check(CLI::PositiveNumber);

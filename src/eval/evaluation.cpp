@@ -29,6 +29,8 @@ std::unique_ptr<Evaluation> make_evaluation(const LanguageModel& model, const To
   require(!options.data.empty() || !task.data.empty() || task.kind == TaskKind::synthetic,
           "task '{}' has no data of its own; give a file with --data", task.name);
   require(options.shots == 0 || !task.reads_text(), "task '{}' reads whole texts and takes no --shots", task.name);
+  require(options.length == 0 || task.kind == TaskKind::synthetic,
+          "task '{}' has texts of their own length; --length is for synthetic tasks", task.name);
   const auto make = task.reads_text()  ? make_text_evaluation
                     : task.generates() ? make_generation_evaluation
                                        : make_choice_evaluation;

@@ -20,6 +20,7 @@ struct EvaluationOptions {
   int64_t shots = 0;  // answered examples before each, drawn once from the others with `seed`
   uint64_t seed = 0;
   std::filesystem::path data;  // in place of the task's own
+  int64_t length = 0;          // tokens of the examples of a synthetic task; 0: as the task says
   // Tokens that the model may see at a time; 0: any number, and for text the model's training context. An example that
   // is longer loses its beginning.
   int64_t context = 0;

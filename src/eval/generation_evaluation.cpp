@@ -127,10 +127,21 @@ class GenerationEvaluation : public Evaluation {
 
 }  // namespace
 
+namespace {
+
+std::vector<Example> examples_of(const Task& task, const Tokenizer& tokenizer, const EvaluationOptions& options) {
+  if (!options.data.empty()) return read_examples(options.data);
+  if (task.kind != TaskKind::synthetic) return read_examples(task.data);
+  SyntheticExamples made = task.synthetic;
+  if (options.length > 0) made.length = options.length;
+  return made.make(tokenizer, options.limit > 0 ? options.limit + options.shots : made.examples, options.seed);
+}
+
+}  // namespace
+
 std::unique_ptr<Evaluation> make_generation_evaluation(const LanguageModel& model, const Tokenizer& tokenizer,
                                                        const Task& task, const EvaluationOptions& options) {
-  return std::make_unique<GenerationEvaluation>(model, tokenizer, task, options,
-                                                read_examples(options.data.empty() ? task.data : options.data));
+  return std::make_unique<GenerationEvaluation>(model, tokenizer, task, options, examples_of(task, tokenizer, options));
 }
 
 }  // namespace oryx

@@ -162,6 +162,7 @@ class Maker {
 
 SyntheticExamples SyntheticExamples::from_json(const Json& table, const std::string& where,
                                                const std::filesystem::path& directory) {
+  require(table.is_object(), "{}: there is no such table; give at least task = \"needle\" or \"phone_book\"", where);
   SyntheticExamples task;
   Fields fields(table, where);
   const auto positive = [&](const char* key, int64_t fallback, int64_t most) {

@@ -125,7 +125,9 @@ Task load_task(const fs::path& path) {
     require(std::ranges::find(known, metric) != known.end(), "{}: a task of kind '{}' has no metric '{}'{}",
             path.string(), kind, metric, did_you_mean(metric, known));
   task.substitutions = read_substitutions(fields.raw("substitute"), path.string());
-  task.synthetic = fields.raw("synthetic");
+  if (task.kind == TaskKind::synthetic)
+    task.synthetic =
+        SyntheticExamples::from_json(fields.raw("synthetic"), path.string() + ": [synthetic]", path.parent_path());
   Fields prompt = fields.table("prompt");
   task.description = prompt.string("description", "");
   task.context = prompt.string("context", "");

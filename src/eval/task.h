@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "data/regex_replacer.h"
 #include "eval/example.h"
+#include "eval/synthetic_examples.h"
 
 namespace oryx {
 
@@ -43,7 +44,7 @@ struct Task {
   std::vector<std::string> until;            // generation ends before any of these
   int64_t max_tokens = 0;                    // generated at most
   std::vector<RegexReplacer> substitutions;  // applied in order to each member of an example
-  Json synthetic;                            // what the maker of a synthetic task takes
+  SyntheticExamples synthetic;               // what a synthetic task makes
 
   bool scores_choices() const { return kind == TaskKind::multiple_choice; }
   bool generates() const { return kind == TaskKind::retrieval || kind == TaskKind::synthetic; }

@@ -9,6 +9,7 @@
 #include "eval/evaluation_kinds.h"
 #include "eval/scoring.h"
 #include "eval/text_metrics.h"
+#include "eval/token_windows.h"
 
 namespace oryx {
 namespace {
@@ -84,17 +85,13 @@ class TextEvaluation : public Evaluation {
     int64_t document;
   };
 
-  // The windows of lm-evaluation-harness: the end-of-text token stands before the document, every token is predicted
-  // once, and the last window reaches back so that its context is full.
+  // The end-of-text token stands before the document.
   void add_rolling(const std::vector<int64_t>& tokens, int64_t eos) {
     std::vector<int64_t> whole{eos};
     whole.insert(whole.end(), tokens.begin(), tokens.end());
-    const auto n = static_cast<int64_t>(whole.size());
-    for (int64_t predicted = 1; predicted < n;) {
-      const int64_t end = std::min(predicted + context_, n), begin = std::max<int64_t>(end - context_ - 1, 0);
-      sequences_.push_back({{whole.begin() + begin, whole.begin() + end}, predicted - begin, documents_});
-      predicted = end;
-    }
+    if (tokens.empty()) return;
+    for (const TokenWindow& w : token_windows(static_cast<int64_t>(whole.size()), 1, context_))
+      sequences_.push_back({{whole.begin() + w.begin, whole.begin() + w.end}, w.first_scored - w.begin, documents_});
   }
 
   // Whole windows of `context_` tokens read: of the text, or of half as much text and the same again.
