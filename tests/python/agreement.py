@@ -75,6 +75,12 @@ def read_examples(path, limit):
     return [json.loads(line) for line in data.split(b"\n") if line.strip()][:limit]
 
 
+def read_tasks(data, limit):
+    """Task: the first examples of its file below `data`, or of the sample."""
+    return {task: read_examples(data / path if data else ROOT / f"tasks/data/{task}.jsonl", limit)
+            for task, (*_, path) in TASKS.items()}
+
+
 def write_lines(path, records):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return str(path)
@@ -101,21 +107,26 @@ lr = 3e-3
     return directory / "run/model"
 
 
-def run_harness(oryx, model, schedule, files, directory):
-    """Task: the harness's samples and results."""
-    manager, specs = TaskManager(), []
-    for task, (name, split, convert, _) in TASKS.items():
-        data = write_lines(directory / f"{task}.harness.jsonl", map(convert, files[task]))
-        config = {"include": str(manager.task_index[name].yaml_path), "dataset_path": "json", "dataset_name": None,
-                  "dataset_kwargs": {"data_files": {split: data}, "cache_dir": str(directory / "cache")},
-                  "training_split": None, "validation_split": None, "test_split": None, f"{split}_split": split}
-        path = directory / f"{task}.yaml"
-        path.write_text(json.dumps(config))
-        specs.append(str(path))
-    lm = OryxLM(model, oryx, schedule=schedule)
-    out = simple_evaluate(model=lm, tasks=specs, task_manager=manager, log_samples=True)
-    return {task: (sorted(out["samples"][name], key=lambda s: s["doc_id"]), out["results"][name])
-            for task, (name, *_) in TASKS.items()}
+class Harness:
+    """The tasks of `files` with our examples."""
+
+    def __init__(self, files, directory):
+        self.manager, specs = TaskManager(), []
+        for task, examples in files.items():
+            name, split, convert, _ = TASKS[task]
+            data = write_lines(directory / f"{task}.harness.jsonl", map(convert, examples))
+            config = {"include": str(self.manager.task_index[name].yaml_path), "dataset_path": "json", "dataset_name": None,
+                      "dataset_kwargs": {"data_files": {split: data}, "cache_dir": str(directory / "cache")},
+                      "training_split": None, "validation_split": None, "test_split": None, f"{split}_split": split}
+            specs.append(directory / f"{task}.yaml")
+            specs[-1].write_text(json.dumps(config))
+        self.tasks = self.manager.load(list(map(str, specs)))["tasks"]
+
+    def run(self, lm, task, **options):
+        """Its samples, in order, and its results."""
+        name = TASKS[task][0]
+        out = simple_evaluate(model=lm, tasks=[self.tasks[name]], task_manager=self.manager, log_samples=True, **options)
+        return sorted(out["samples"][name], key=lambda s: s["doc_id"]), out["results"][name]
 
 
 def run_oryx(oryx, model, schedule, task, examples, directory):
@@ -130,7 +141,7 @@ def best(values):
     return max(range(len(values)), key=values.__getitem__)
 
 
-def compare(task, ours, harness):
+def compare(ours, harness):
     """Differences, as text; and the largest one between log-likelihoods."""
     (lines, result), (samples, reference) = ours, harness
     wrong, largest = [], 0.0
@@ -166,16 +177,16 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         model = args.model or train_small_model(args.oryx, directory)
-        files = {task: read_examples(args.data / path if args.data else ROOT / f"tasks/data/{task}.jsonl", args.limit)
-                 for task, (*_, path) in TASKS.items()}
+        files = read_tasks(args.data, args.limit)
+        harness = Harness(files, directory)
         for schedule in args.schedules:
-            harness = run_harness(args.oryx, model, schedule, files, directory)
+            lm = OryxLM(model, args.oryx, schedule=schedule)
             for task in TASKS:
                 ours = run_oryx(args.oryx, model, schedule, task, files[task], directory)
-                wrong, largest = compare(task, ours, harness[task])
+                theirs = harness.run(lm, task)
+                wrong, largest = compare(ours, theirs)
                 failed |= bool(wrong)
-                shown = "  ".join(f"{mine} {ours[1][mine]:.4f}" for theirs, mine in METRICS.items()
-                                  if theirs in harness[task][1])
+                shown = "  ".join(f"{mine} {ours[1][mine]:.4f}" for key, mine in METRICS.items() if key in theirs[1])
                 print(f"{schedule:<14} {task:<12} {len(files[task])} examples, log-likelihoods within {largest:.1e}, "
                       f"{len(wrong)} differences; {shown}", flush=True)
                 for line in wrong[:5]:
