@@ -77,7 +77,7 @@ def time_oryx(args, model, schedule, dtype, files, directory):
         data = agreement.write_lines(directory / f"{task}.jsonl", examples)
         begin = now(args)
         subprocess.run([args.oryx, "eval", task, model, "--schedule", schedule, "--data", data, "--threads",
-                        str(args.threads), "--dtype", dtype, "--json"], check=True, capture_output=True, env=env)
+                        str(args.threads), "--dtype", dtype, "--shots", str(args.shots), "--json"], check=True, capture_output=True, env=env)
         seconds[task] = now(args) - begin
     return seconds
 
@@ -87,9 +87,9 @@ def time_harness(args, tokenizer, dtype, harness):
     seconds = {}
     for batch in args.batches:
         lm = HFLM(pretrained=model, tokenizer=wrapped, batch_size=batch, max_length=CONTEXT, device="cpu")
-        for task in agreement.TASKS:
+        for task in harness.names:
             begin = now(args)
-            harness.run(lm, task, bootstrap_iters=0)
+            harness.run(lm, task, num_fewshot=args.shots, bootstrap_iters=0)
             taken = now(args) - begin
             seconds[task] = min(taken, seconds.get(task, taken))
     return seconds
@@ -100,6 +100,8 @@ def main():
     parser.add_argument("--oryx", default=str(ROOT / "build/release/oryx"))
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--shots", type=int, default=0, help="answered examples before each")
+    parser.add_argument("--tasks", default=",".join(agreement.TASKS))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--dtypes", default="fp32,bf16")
@@ -107,7 +109,8 @@ def main():
                         help="of the harness (8,32)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    files = agreement.read_tasks(args.data, args.limit)
+    files = {task: examples for task, examples in agreement.read_tasks(args.data, args.limit).items()
+             if task in args.tasks.split(",")}
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         harness = agreement.Harness(files, directory)
