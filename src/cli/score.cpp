@@ -6,23 +6,34 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "cli/options.h"
 #include "data/tokenizer.h"
+#include "eval/continuation.h"
+#include "eval/token_windows.h"
 
 namespace oryx::cli {
 namespace {
 
 struct Line {
   Json id;
-  ScoringRequest request;
+  std::vector<int64_t> tokens;
+  int64_t first_scored = 1;
   bool continuation = false;
+};
+
+struct Options {
+  std::string model, file = "-", schedule;
+  int64_t max_length = 0;  // 0: any
 };
 
 class Scorer {
  public:
-  Scorer(const Common& common, const std::string& directory, const std::string& schedule)
-      : model_(common.load_model(directory)), schedule_(Common::schedule(schedule, model_)) {
-    const auto path = Tokenizer::find(directory);
+  Scorer(const Common& common, const Options& options)
+      : model_(common.load_model(options.model)),
+        schedule_(Common::schedule(options.schedule, model_)),
+        max_length_(options.max_length) {
+    const auto path = Tokenizer::find(options.model);
     if (!path.empty()) tokenizer_ = Tokenizer::load(path);
   }
 
@@ -33,7 +44,7 @@ class Scorer {
       ++number;
       if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
       batch.push_back(read(text, fmt::format("{}:{}", source, number)));
-      tokens += static_cast<int64_t>(batch.back().request.tokens.size());
+      tokens += static_cast<int64_t>(batch.back().tokens.size());
       if (tokens >= 8192) {
         flush(batch);
         tokens = 0;
@@ -41,14 +52,14 @@ class Scorer {
     }
     require(!in.bad(), "{}: cannot be read", source);
     flush(batch);
+    report_long_sequences();
   }
 
  private:
-  std::vector<int64_t> encode(const std::string& text, const std::string& where) const {
+  const Tokenizer& tokenizer(const std::string& where) const {
     require(tokenizer_.has_value(),
             "{}: the model has no tokenizer.model or tokenizer.json, so it takes \"tokens\", not text", where);
-    const auto ids = tokenizer_->encode(text);
-    return {ids.begin(), ids.end()};
+    return *tokenizer_;
   }
 
   Line read(const std::string& text, const std::string& where) const {
@@ -56,16 +67,22 @@ class Scorer {
     Fields fields(json, where);
     Line line;
     line.id = fields.raw("id");
-    auto& tokens = line.request.tokens;
+    auto& tokens = line.tokens;
     if (fields.has("tokens")) {
       for (const Json& id : fields.raw("tokens")) {
         require(id.is_number_integer(), "{}: \"tokens\" must be a list of integers", where);
         tokens.push_back(id.get<int64_t>());
       }
     } else if (fields.has("text")) {
-      tokens = encode(fields.string("text"), where);
+      const auto ids = tokenizer(where).encode(fields.string("text"));
+      tokens.assign(ids.begin(), ids.end());
     } else if (fields.has("context") || fields.has("continuation")) {
-      read_continuation(line, fields.string("context"), fields.string("continuation"), where);
+      const std::string context = fields.string("context"), continuation = fields.string("continuation");
+      require(!continuation.empty(), "{}: \"continuation\" is empty", where);
+      auto encoded = encode_continuation(tokenizer(where), context, continuation);
+      tokens = std::move(encoded.tokens);
+      line.first_scored = encoded.first;
+      line.continuation = true;
     } else {
       input_error("{}: give \"tokens\", \"text\", or \"context\" and \"continuation\"", where);
     }
@@ -74,53 +91,61 @@ class Scorer {
     for (int64_t id : tokens)
       require(id >= 0 && id < model_.config().vocab_size, "{}: token id {} is outside the vocabulary of {}", where, id,
               model_.config().vocab_size);
-    const auto length = static_cast<int64_t>(tokens.size());
-    line.request.schedule = schedule_.resolve(length, model_.config()).slice(0, length - 1);
     return line;
   }
 
-  // Both are encoded together, since a token may span their border, and cut where the context alone would end; spaces
-  // at the context's end go with the continuation, whose first token they belong to.
-  void read_continuation(Line& line, std::string context, std::string continuation, const std::string& where) const {
-    const size_t end = context.find_last_not_of(' ') + 1;
-    continuation = context.substr(end) + continuation;
-    context.resize(end);
-    require(!continuation.empty(), "{}: \"continuation\" is empty", where);
-    auto& tokens = line.request.tokens;
-    tokens = encode(context + continuation, where);
-    auto first = static_cast<int64_t>(encode(context, where).size());
-    first = std::min(first, static_cast<int64_t>(tokens.size()) - 1);
-    line.continuation = true;
-    if (first == 0) {
-      tokens.insert(tokens.begin(), tokenizer_->eos_id());
-      first = 1;
-    }
-    line.request.first_scored = first;
-  }
-
-  void flush(std::vector<Line>& batch) const {
+  void flush(std::vector<Line>& batch) {
     std::vector<ScoringRequest> requests;
-    requests.reserve(batch.size());
-    for (Line& line : batch) requests.push_back(line.request);
+    std::vector<size_t> ends;  // of each line's requests
+    for (const Line& line : batch) {
+      add_requests(line, requests);
+      ends.push_back(requests.size());
+    }
     const auto results = score_sequences(model_, requests);
-    for (size_t i = 0; i < batch.size(); ++i) print(batch[i], results[i]);
+    for (size_t i = 0, r = 0; i < batch.size(); ++i) {
+      ScoringResult whole;
+      for (; r < ends[i]; ++r) {
+        whole.logprobs.insert(whole.logprobs.end(), results[r].logprobs.begin(), results[r].logprobs.end());
+        whole.greedy &= results[r].greedy;
+      }
+      print(batch[i], whole);
+    }
     std::cout.flush();
     batch.clear();
   }
 
-  static void print(const Line& line, const ScoringResult& result) {
-    const auto& tokens = line.request.tokens;
-    Json ids = Json::array(), logprobs = Json::array();
-    for (size_t t = line.continuation ? line.request.first_scored : 0; t < tokens.size(); ++t) ids.push_back(tokens[t]);
-    if (!line.continuation) logprobs.push_back(nullptr);
-    double sum = 0;
-    for (double p : result.logprobs) {
-      logprobs.push_back(p);
-      sum += p;
+  void add_requests(const Line& line, std::vector<ScoringRequest>& requests) {
+    const auto length = static_cast<int64_t>(line.tokens.size());
+    if (length < 2) return;
+    const auto windows = token_windows(length, line.first_scored, max_length_ > 0 ? max_length_ : length);
+    cut_ += windows[0].begin > 0 && windows.size() == 1;
+    for (const TokenWindow& w : windows) {
+      longest_ = std::max(longest_, w.end - w.begin - 1);
+      const auto begin = line.tokens.begin();
+      requests.push_back({{begin + w.begin, begin + w.end},
+                          schedule_.resolve(w.end - w.begin, model_.config()).slice(0, w.end - w.begin - 1),
+                          w.first_scored - w.begin});
     }
+  }
+
+  void report_long_sequences() const {
+    const int64_t trained = model_.config().max_position_embeddings;
+    if (cut_ > 0)
+      Progress::say(fmt::format("{} sequences of more than {} tokens lost their beginning", cut_, max_length_));
+    if (longest_ > trained)
+      Progress::say(fmt::format("the longest sequence was read whole, {} tokens; the model's training context is {}",
+                                longest_, trained));
+  }
+
+  static void print(const Line& line, const ScoringResult& result) {
+    Json ids = Json::array(), logprobs = Json::array();
+    for (size_t t = line.continuation ? line.first_scored : 0; t < line.tokens.size(); ++t)
+      ids.push_back(line.tokens[t]);
+    if (!line.continuation) logprobs.push_back(nullptr);
+    for (double p : result.logprobs) logprobs.push_back(p);
     Json out{{"id", line.id}, {"tokens", ids}, {"logprobs", logprobs}};
     if (line.continuation) {
-      out["sum"] = sum;
+      out["sum"] = result.sum();
       out["greedy"] = result.greedy;
     }
     std::cout << out.dump() << '\n';
@@ -129,22 +154,25 @@ class Scorer {
   LanguageModel model_;
   ScheduleSpec schedule_;
   std::optional<Tokenizer> tokenizer_;
+  int64_t max_length_, cut_ = 0, longest_ = 0;
 };
 
 }  // namespace
 
 void add_score(CLI::App& app, Common& common) {
-  struct Options {
-    std::string model, file = "-", schedule;
-  };
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("score", "Log-probabilities of JSON lines: tokens, text, or context and continuation");
   command->add_option("MODEL", options->model, "A model directory")->required();
   command->add_option("FILE", options->file, "JSON lines; - (default) reads standard input");
   command->add_option("--schedule", options->schedule, "Mixer of each token, e.g. tail:0.1");
+  command
+      ->add_option("--max-length", options->max_length,
+                   "Tokens that a prediction may be made from: contexts lose their beginning, longer texts and "
+                   "continuations go by windows (default: nothing is cut)")
+      ->check(CLI::PositiveNumber);
   command->callback([options, &common] {
-    Scorer scorer(common, options->model, options->schedule);
+    Scorer scorer(common, *options);
     if (options->file == "-") return scorer.run(std::cin, "standard input");
     std::ifstream in(options->file);
     require(in.is_open(), "{}: no such file, or it cannot be read", options->file);

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <iterator>
-#include <set>
 #include <utility>
 
 #include "base/error.h"
+#include "data/facts.h"
 #include "data/permutation.h"
 #include "data/synthetic.h"
 
@@ -11,43 +11,6 @@ namespace oryx {
 namespace {
 
 constexpr uint64_t kPurpose = 0x73796e7468657469;
-
-constexpr const char* kFiller[] = {" The grass is green.", " The sky is blue.", " The sun is yellow.", " Here we go.",
-                                   " There and back again."};
-
-// A name that nobody has, so that nothing can be known of it but what the sequence says.
-std::string draw_name(Random& random) {
-  constexpr const char* kSyllables[] = {"ka",  "lo",  "mi",  "ren", "tu",  "ven", "dor", "bel",
-                                        "sha", "qui", "ing", "est", "pra", "gon", "ul",  "fa"};
-  const auto word = [&](int syllables) {
-    std::string text;
-    for (int i = 0; i < syllables; ++i) text += kSyllables[random.below(std::size(kSyllables))];
-    text[0] = static_cast<char>(text[0] - 'a' + 'A');
-    return text;
-  };
-  const std::string first = word(2);
-  return first + " " + word(3);
-}
-
-// A fact that is stated somewhere and asked for at the end.
-struct Fact {
-  std::string name, number;
-};
-
-class Facts {
- public:
-  explicit Facts(Random& random) : random_(random) {}
-  Fact draw() {
-    std::string name;
-    do name = draw_name(random_);
-    while (!used_.insert(name).second);
-    return {name, std::to_string(1'000'000 + random_.below(9'000'000))};
-  }
-
- private:
-  Random& random_;
-  std::set<std::string> used_;
-};
 
 // Tokens of a sequence, and which of them are answers.
 struct Sequence {
@@ -65,18 +28,15 @@ struct Sequence {
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
 };
 
-Sequence statement(const std::string& kind, const Fact& fact, Encoder& encoder) {
+Sequence stated(const std::string& kind, const Fact& fact, Encoder& encoder) {
   Sequence s;
-  s.add(encoder, kind == "needle"
-                     ? fmt::format(" One of the special magic numbers for {} is: {}.", fact.name, fact.number)
-                     : fmt::format("\n{}: {}", fact.name, fact.number));
+  s.add(encoder, statement(kind, fact));
   return s;
 }
 
-Sequence question(const std::string& kind, const Fact& fact, Encoder& encoder) {
+Sequence asked(const std::string& kind, const Fact& fact, Encoder& encoder) {
   Sequence s;
-  s.add(encoder, kind == "needle" ? fmt::format("\nThe special magic number for {} is:", fact.name)
-                                  : fmt::format("\nThe number of {} is:", fact.name));
+  s.add(encoder, "\n" + question(kind, fact.name));
   s.add(encoder, " " + fact.number, true);
   return s;
 }
@@ -86,12 +46,12 @@ Sequence phone_book(const SyntheticTask& task, int64_t room, Random& random, Enc
   Facts facts(random);
   std::vector<Fact> known;
   Sequence s;
-  s.add(encoder, "Phone book:");
+  s.add(encoder, kPhoneBookHeading);
   int64_t longest = 0;  // question
   for (;;) {
     const Fact fact = facts.draw();
-    const Sequence entry = statement(task.kind, fact, encoder);
-    longest = std::max(longest, question(task.kind, fact, encoder).size());
+    const Sequence entry = stated(task.kind, fact, encoder);
+    longest = std::max(longest, asked(task.kind, fact, encoder).size());
     if (s.size() + entry.size() + task.queries * longest > room) break;
     s.add(entry);
     known.push_back(fact);
@@ -99,7 +59,7 @@ Sequence phone_book(const SyntheticTask& task, int64_t room, Random& random, Enc
   require(static_cast<int64_t>(known.size()) >= task.queries,
           "a context of {} tokens is too short for a phone book with {} queries", room, task.queries);
   const Permutation order(known.size(), {random.next()});
-  for (int64_t i = 0; i < task.queries; ++i) s.add(question(task.kind, known[order(i)], encoder));
+  for (int64_t i = 0; i < task.queries; ++i) s.add(asked(task.kind, known[order(i)], encoder));
   return s;
 }
 
@@ -108,12 +68,12 @@ Sequence haystack(const SyntheticTask& task, int64_t room, Random& random, Encod
   std::vector<Sequence> needles;
   Sequence questions;
   int64_t left = room;
-  const Permutation asked(task.needles, {random.next()});
+  const Permutation order(task.needles, {random.next()});
   for (int64_t i = 0; i < task.needles; ++i) {
     const Fact fact = facts.draw();
-    needles.push_back(statement(task.kind, fact, encoder));
+    needles.push_back(stated(task.kind, fact, encoder));
     left -= needles.back().size();
-    if (static_cast<int64_t>(asked(i)) < task.queries) questions.add(question(task.kind, fact, encoder));
+    if (static_cast<int64_t>(order(i)) < task.queries) questions.add(asked(task.kind, fact, encoder));
   }
   left -= questions.size();
   require(left >= 0, "a context of {} tokens is too short for {} needles with {} queries", room, task.needles,

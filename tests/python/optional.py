@@ -6,10 +6,10 @@ import sys
 SKIPPED = 77
 
 
-def require(*names):
+def require(*names, install="scripts/setup --python"):
     for name in names:
         try:
             importlib.import_module(name)
         except (ImportError, OSError) as error:
-            print(f"skipped: cannot import {name} ({error}); scripts/setup --python installs it")
+            print(f"skipped: cannot import {name} ({error}); {install} installs it")
             sys.exit(SKIPPED)
