@@ -14,8 +14,6 @@
 namespace oryx::cli {
 namespace {
 
-namespace fs = std::filesystem;
-
 struct Options {
   std::vector<std::string> names;  // tasks, and the model's directory last
   std::string tasks = ORYX_SOURCE_DIR "/tasks";
@@ -120,8 +118,11 @@ std::vector<Point> sweep(const Evaluation& evaluation, const Task& task, const O
     for (const double fraction : fractions) {
       const auto routing = make_routing(Placement{where, fraction, options.evaluation.seed});
       points.push_back({where, fraction, evaluation.run(*routing, lines.of(task.name, routing->text()))});
-      if (!json) print_row("  " + routing->text(), points.back().result);
-      if (where == "question") break;  // one place, whatever the fraction
+      const TaskResult& result = points.back().result;
+      if (!json) print_row("  " + routing->text(), result);
+      if (where != "question") continue;
+      points.back().fraction = result.attention_fraction;  // the question's, whatever was asked for
+      break;
     }
   }
   return points;
