@@ -11,7 +11,7 @@ namespace oryx::cli {
 namespace {
 
 struct Options {
-  std::string model, prompt, prompt_file, schedule;
+  std::string model, prompt, prompt_file, schedule, policy;
   int64_t max_tokens = 128;
   SamplingOptions sampling;
 };
@@ -27,10 +27,9 @@ void run(const Options& options, const Common& common) {
   const auto ids = tokenizer.encode(text);
   require(!ids.empty(), "the prompt is empty: give some text with --prompt or --prompt-file");
   const auto length = static_cast<int64_t>(ids.size());
-  const MixerSchedule schedule =
-      common.schedule(options.schedule, model).resolve_open(length + options.max_tokens, model.config());
+  const auto policy = Common::policy(options.schedule, options.policy, options.model, model);
   const auto begin = std::chrono::steady_clock::now();
-  Generator generator(model, {ids.begin(), ids.end()}, schedule, options.sampling);
+  Generator generator(model, {ids.begin(), ids.end()}, policy->start(model, length + options.max_tokens), options.sampling);
   const double prefill = seconds_since(begin);
   StreamDecoder decoder(tokenizer);
   std::string continuation;
@@ -63,7 +62,8 @@ void run(const Options& options, const Common& common) {
                  {"tokens", tokens},
                  {"mixers", mixers},
                  {"logprobs", logprobs},
-                 {"schedule", schedule.str()},
+                 {options.policy.empty() ? "schedule" : "policy", policy->text()},
+                 {"attention_fraction", generator.attention_fraction()},
                  {"stop", ended ? "end_of_text" : "max_tokens"},
                  {"statistics",
                   {{"prefill_s", prefill},
@@ -82,6 +82,7 @@ void add_generate(CLI::App& app, Common& common) {
   auto* file = command->add_option("--prompt-file", options->prompt_file, "A file with the text to continue");
   prompt->excludes(file);
   command->add_option("--schedule", options->schedule, "Mixer of each position, e.g. recurrent:..64,attention:64..");
+  Common::add_policy(*command, options->policy);
   command->add_option("--max-tokens", options->max_tokens, "How many to write (default 128)")
       ->check(CLI::PositiveNumber);
   command->add_option("--temperature", options->sampling.temperature, "0 (default): the most probable token")
