@@ -29,7 +29,8 @@ void run(const Options& options, const Common& common) {
   const auto length = static_cast<int64_t>(ids.size());
   const auto policy = Common::policy(options.schedule, options.policy, options.model, model);
   const auto begin = std::chrono::steady_clock::now();
-  Generator generator(model, {ids.begin(), ids.end()}, policy->start(model, length + options.max_tokens), options.sampling);
+  Generator generator(model, {ids.begin(), ids.end()}, policy->start(model, length + options.max_tokens),
+                      options.sampling);
   const double prefill = seconds_since(begin);
   StreamDecoder decoder(tokenizer);
   std::string continuation;

@@ -41,6 +41,7 @@ void add_train(CLI::App& app, Common& common);
 void add_compare(CLI::App& app, Common& common);
 void add_score(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
+void add_gate(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_bench(CLI::App& app, Common& common);
 void add_demo(CLI::App& app, Common& common);

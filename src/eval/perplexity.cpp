@@ -41,12 +41,12 @@ PerplexityResult evaluate_perplexity(const LanguageModel& model, const Tokenizer
   int64_t tokens = 0;
   constexpr size_t kGroup = 16;
   for (size_t i = 0; i < windows.size(); i += kGroup) {
-    std::vector<ScoringRequest> group(
-        windows.begin() + static_cast<int64_t>(i),
-        windows.begin() + static_cast<int64_t>(std::min(i + kGroup, windows.size())));
+    std::vector<ScoringRequest> group(windows.begin() + static_cast<int64_t>(i),
+                                      windows.begin() + static_cast<int64_t>(std::min(i + kGroup, windows.size())));
     std::vector<RoutingRequest> requests;
     for (const auto& window : group)
-      requests.push_back({{window.tokens.begin(), window.tokens.end() - 1}, 0, {window.tokens.begin() + 1, window.tokens.end()}});
+      requests.push_back(
+          {{window.tokens.begin(), window.tokens.end() - 1}, 0, {window.tokens.begin() + 1, window.tokens.end()}});
     auto schedules = policy.route(model, requests);
     for (size_t j = 0; j < group.size(); ++j) group[j].schedule = std::move(schedules[j]);
     const auto results = score_sequences(model, group);

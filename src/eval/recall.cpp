@@ -17,8 +17,8 @@ Json RecallResult::to_json() const {
       {"accuracy", accuracy}, {"examples", examples}, {"queries", queries}, {"attention_fraction", attention_fraction}};
 }
 
-RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const Policy& policy,
-                             int64_t examples, uint64_t seed) {
+RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const Policy& policy, int64_t examples,
+                             uint64_t seed) {
   require(examples >= 1, "the number of examples must be at least 1, but is {}", examples);
   require(task.vocab <= model.config().vocab_size, "the task's vocabulary of {} is larger than the model's {}",
           task.vocab, model.config().vocab_size);

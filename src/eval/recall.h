@@ -16,7 +16,7 @@ struct RecallResult {
 
 // Associative recall on `examples` sequences drawn from `task` with a seed of their own. All tokens are given to the
 // policy: the values asked for are not among them. InputError when the task's vocabulary is larger than the model's.
-RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const Policy& policy,
-                             int64_t examples, uint64_t seed);
+RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const Policy& policy, int64_t examples,
+                             uint64_t seed);
 
 }  // namespace oryx

@@ -53,7 +53,7 @@ class Generator {
   std::unique_ptr<SequenceRouter> router_;
   SamplingOptions options_;
   Cache cache_;
-  at::Tensor logits_;  // [V], after the last token fed
+  at::Tensor logits_;            // [V], after the last token fed
   Mode mode_ = Mode::attention;  // of the last token fed
   double attended_ = 0;
   std::optional<int64_t> pending_;

@@ -30,8 +30,8 @@ at::Tensor read_tensor(const SafetensorsReader& reader, const std::string& name,
   const StoredTensor& stored = found->second;
   require(stored.dtype == Dtype::f32, "{}: tensor '{}' has dtype {}, but must be F32", file, name,
           dtype_name(stored.dtype));
-  require(stored.shape == shape, "{}: tensor '{}' has shape [{}], but this model needs [{}]; train the gate again", file,
-          name, fmt::join(stored.shape, ", "), fmt::join(shape, ", "));
+  require(stored.shape == shape, "{}: tensor '{}' has shape [{}], but this model needs [{}]; train the gate again",
+          file, name, fmt::join(stored.shape, ", "), fmt::join(shape, ", "));
   at::Tensor out = at::empty(shape, at::kFloat);
   std::copy(stored.data.begin(), stored.data.end(), static_cast<std::byte*>(out.mutable_data_ptr()));
   require(at::isfinite(out).all().item<bool>(), "{}: tensor '{}' holds NaN or infinite values", file, name);

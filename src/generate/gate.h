@@ -8,8 +8,8 @@
 
 namespace oryx {
 
-// A small head that predicts what a token would gain from attention, in nats of the loss on what follows, from its final
-// hidden state h after the recurrence read it: out . silu(W h + b) + c.
+// A small head that predicts what a token would gain from attention, in nats of the loss on what follows, from its
+// final hidden state h after the recurrence read it: out . silu(W h + b) + c.
 class Gate : public TokenScore {
  public:
   static constexpr const char* kFile = "gate.safetensors";

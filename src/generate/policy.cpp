@@ -209,14 +209,15 @@ std::unique_ptr<Policy> make_policy(std::string_view text, const std::filesystem
   }
   const std::vector<std::string> kinds{"entropy", "margin", "gate", "oracle"};
   require(std::find(kinds.begin(), kinds.end(), words[0]) != kinds.end(),
-          "policy '{}': '{}' is not a policy{}; use entropy, margin, gate or oracle, as entropy:FRACTION[:CHUNK]",
-          text, words[0], did_you_mean(words[0], kinds));
+          "policy '{}': '{}' is not a policy{}; use entropy, margin, gate or oracle, as entropy:FRACTION[:CHUNK]", text,
+          words[0], did_you_mean(words[0], kinds));
   require(words.size() == 2 || words.size() == 3, "policy '{}' must have the form {}:FRACTION[:CHUNK]", text, words[0]);
   RoutingBudget budget;
   require(parse_number(words[1], budget.fraction) && budget.fraction >= 0 && budget.fraction <= 1,
           "policy '{}': '{}' is not a fraction; it must be a number from 0 to 1", text, words[1]);
   require(words.size() == 2 || (parse_number(words[2], budget.chunk) && budget.chunk >= 1 && budget.chunk <= kMaxChunk),
-          "policy '{}': '{}' is not a chunk; it must be a number of tokens from 1 to {}", text, words.back(), kMaxChunk);
+          "policy '{}': '{}' is not a chunk; it must be a number of tokens from 1 to {}", text, words.back(),
+          kMaxChunk);
   require(model.config().has(Mode::attention) && model.config().has(Mode::recurrent),
           "policy '{}' chooses between attention and a recurrence, but the model has only {}", text,
           mixer_name(model.config().mixers[0]));

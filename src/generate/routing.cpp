@@ -18,8 +18,9 @@ std::vector<Span> route_known(std::span<const double> scores, RoutingBudget budg
     chunks.push_back({begin, end, sum / static_cast<double>(end - begin)});
   }
   std::vector<Chunk> best = chunks;
-  std::stable_sort(best.begin(), best.end(),
-                   [](const Chunk& a, const Chunk& b) { return a.mean != b.mean ? a.mean > b.mean : a.begin > b.begin; });
+  std::stable_sort(best.begin(), best.end(), [](const Chunk& a, const Chunk& b) {
+    return a.mean != b.mean ? a.mean > b.mean : a.begin > b.begin;
+  });
   std::vector<Span> spans;
   double left = budget.fraction * static_cast<double>(length);
   for (const Chunk& chunk : best) {

@@ -18,13 +18,13 @@ struct RoutingBudget {
 // score, as many as come nearest to the budget; of equal ones the later. A decision depends on all scores.
 std::vector<Span> route_known(std::span<const double> scores, RoutingBudget budget);
 
-// The modes of tokens that come one after another, none depending on a later token: at a chunk's first token its score is
-// compared with those of all tokens before. Attention serves the chunk when fewer than a part p of them are higher,
+// The modes of tokens that come one after another, none depending on a later token: at a chunk's first token its score
+// is compared with those of all tokens before. Attention serves the chunk when fewer than a part p of them are higher,
 // p = fraction + (tokens in attention that are still due) / kHorizon: scores that drift still meet the fraction in the
 // long run, and a budget saved over a long text is there for a question at its end.
 class CausalRouter {
  public:
-  static constexpr double kHorizon = 512;  // tokens
+  static constexpr double kHorizon = 1024;  // tokens
 
   explicit CausalRouter(RoutingBudget budget) : budget_(budget) {}
   // Tokens before the first one to be decided, and the modes they were given. A chunk begins after them.

@@ -16,8 +16,11 @@ constexpr int64_t kRows = 256;  // tokens whose logits exist at a time
 template <typename Score>
 at::Tensor by_rows(const LanguageModel& model, const at::Tensor& hidden, const Score& score) {
   std::vector<at::Tensor> scores;
-  for (int64_t begin = 0; begin < hidden.size(0); begin += kRows)
+  int64_t begin = 0;
+  do {
     scores.push_back(score(model.logits(hidden.slice(0, begin, begin + kRows))));
+    begin += kRows;
+  } while (begin < hidden.size(0));
   return at::cat(scores);
 }
 

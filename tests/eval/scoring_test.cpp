@@ -89,7 +89,8 @@ TEST(Recall, AnUntrainedModelGuesses) {
   Progress::set_quiet(true);
   RecallTask task;
   task.vocab = 40, task.pairs = 4, task.length = 32;
-  const auto result = evaluate_recall(small(), task, *schedule_policy(ScheduleSpec::parse("recurrent:..8,attention:8..")), 100, 1);
+  const auto result =
+      evaluate_recall(small(), task, *schedule_policy(ScheduleSpec::parse("recurrent:..8,attention:8..")), 100, 1);
   EXPECT_EQ(result.examples, 100);
   EXPECT_EQ(result.queries, 400);
   EXPECT_DOUBLE_EQ(result.attention_fraction, 0.75);
