@@ -1,6 +1,7 @@
 #include "generate/policy.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
@@ -23,7 +24,7 @@ at::Tensor longs(const std::vector<int64_t>& x, const LanguageModel& model) {
 }
 
 std::vector<double> doubles(const at::Tensor& x) {
-  const at::Tensor y = x.to(at::kCPU, at::kDouble).contiguous();
+  const at::Tensor y = at::nan_to_num(x.to(at::kCPU, at::kDouble)).contiguous();  // NaN has no place in an order
   return {y.const_data_ptr<double>(), y.const_data_ptr<double>() + y.numel()};
 }
 

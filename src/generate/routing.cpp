@@ -34,25 +34,31 @@ std::vector<Span> route_known(std::span<const double> scores, RoutingBudget budg
   return spans;
 }
 
+void CausalRouter::remember(double score) {
+  recent_.push_back(score);
+  sorted_.insert(std::upper_bound(sorted_.begin(), sorted_.end(), score), score);
+  if (std::ssize(recent_) <= kWindow) return;
+  sorted_.erase(std::lower_bound(sorted_.begin(), sorted_.end(), recent_.front()));
+  recent_.pop_front();
+}
+
 void CausalRouter::observe(std::span<const double> scores, std::span<const Span> spans) {
-  sorted_.insert(sorted_.end(), scores.begin(), scores.end());
-  std::sort(sorted_.begin(), sorted_.end());
+  for (double score : scores.last(std::min<size_t>(scores.size(), kWindow))) remember(score);
+  due_ += budget_.fraction * static_cast<double>(scores.size());
   for (const Span& span : spans)
-    if (span.mode == Mode::attention) attended_ += span.end - span.begin;
+    if (span.mode == Mode::attention) due_ -= static_cast<double>(span.end - span.begin);
 }
 
 Mode CausalRouter::next(double score) {
-  const auto place = std::upper_bound(sorted_.begin(), sorted_.end(), score);
-  const auto seen = static_cast<double>(sorted_.size());
   if (in_chunk_ == 0) {
+    const auto higher = static_cast<double>(sorted_.end() - std::upper_bound(sorted_.begin(), sorted_.end(), score));
     // Half a token more than were seen: the first ones, which have nothing to be compared with, count as middling.
-    const double higher = (static_cast<double>(sorted_.end() - place) + 0.5) / (seen + 1);
-    const double due = budget_.fraction * seen - static_cast<double>(attended_);
-    mode_ = higher < budget_.fraction + due / kHorizon ? Mode::attention : Mode::recurrent;
+    const double part = (higher + 0.5) / static_cast<double>(sorted_.size() + 1);
+    mode_ = part < budget_.fraction + due_ / kWindow ? Mode::attention : Mode::recurrent;
   }
   in_chunk_ = (in_chunk_ + 1) % budget_.chunk;
-  attended_ += mode_ == Mode::attention;
-  sorted_.insert(place, score);
+  due_ += budget_.fraction - (mode_ == Mode::attention ? 1 : 0);
+  remember(score);
   return mode_;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <vector>
 
@@ -19,12 +20,13 @@ struct RoutingBudget {
 std::vector<Span> route_known(std::span<const double> scores, RoutingBudget budget);
 
 // The modes of tokens that come one after another, none depending on a later token: at a chunk's first token its score
-// is compared with those of all tokens before. Attention serves the chunk when fewer than a part p of them are higher,
-// p = fraction + (tokens in attention that are still due) / kHorizon: scores that drift still meet the fraction in the
-// long run, and a budget saved over a long text is there for a question at its end.
+// is compared with those of the last kWindow tokens. Attention serves the chunk when fewer than a part p of them are
+// higher, p = fraction + (tokens in attention that are still due) / kWindow: scores that drift still meet the fraction
+// in the long run, and a question that stands out at the end of a long text may take up to fraction * kWindow tokens at
+// once.
 class CausalRouter {
  public:
-  static constexpr double kHorizon = 1024;  // tokens
+  static constexpr int64_t kWindow = 1024;  // tokens
 
   explicit CausalRouter(RoutingBudget budget) : budget_(budget) {}
   // Tokens before the first one to be decided, and the modes they were given. A chunk begins after them.
@@ -32,9 +34,13 @@ class CausalRouter {
   Mode next(double score);
 
  private:
+  void remember(double score);
+
   RoutingBudget budget_;
-  std::vector<double> sorted_;  // scores so far
-  int64_t attended_ = 0, in_chunk_ = 0;
+  std::deque<double> recent_;
+  std::vector<double> sorted_;  // the recent ones
+  double due_ = 0;              // tokens
+  int64_t in_chunk_ = 0;
   Mode mode_ = Mode::recurrent;
 };
 
