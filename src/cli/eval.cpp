@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "cli/eval_tasks.h"
 #include "cli/options.h"
 #include "data/text_file.h"
 #include "eval/perplexity.h"
@@ -94,10 +95,10 @@ void add_recall(CLI::App& eval, Common& common) {
 
 void add_eval(CLI::App& app, Common& common) {
   CLI::App* eval = app.add_subcommand("eval", "Evaluate a model");
-  eval->require_subcommand(1);
   eval->fallthrough();
   add_perplexity(*eval, common);
   add_recall(*eval, common);
+  add_tasks(*eval, common);
 }
 
 }  // namespace oryx::cli

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cli/options.h"
 #include "data/tokenizer.h"
+#include "eval/continuation.h"
 
 namespace oryx::cli {
 namespace {
@@ -44,11 +45,10 @@ class Scorer {
   }
 
  private:
-  std::vector<int64_t> encode(const std::string& text, const std::string& where) const {
+  const Tokenizer& tokenizer(const std::string& where) const {
     require(tokenizer_.has_value(),
             "{}: the model has no tokenizer.model or tokenizer.json, so it takes \"tokens\", not text", where);
-    const auto ids = tokenizer_->encode(text);
-    return {ids.begin(), ids.end()};
+    return *tokenizer_;
   }
 
   Line read(const std::string& text, const std::string& where) const {
@@ -63,9 +63,15 @@ class Scorer {
         tokens.push_back(id.get<int64_t>());
       }
     } else if (fields.has("text")) {
-      tokens = encode(fields.string("text"), where);
+      const auto ids = tokenizer(where).encode(fields.string("text"));
+      tokens.assign(ids.begin(), ids.end());
     } else if (fields.has("context") || fields.has("continuation")) {
-      read_continuation(line, fields.string("context"), fields.string("continuation"), where);
+      const std::string context = fields.string("context"), continuation = fields.string("continuation");
+      require(!continuation.empty(), "{}: \"continuation\" is empty", where);
+      auto encoded = encode_continuation(tokenizer(where), context, continuation);
+      tokens = std::move(encoded.tokens);
+      line.request.first_scored = encoded.first;
+      line.continuation = true;
     } else {
       input_error("{}: give \"tokens\", \"text\", or \"context\" and \"continuation\"", where);
     }
@@ -77,25 +83,6 @@ class Scorer {
     const auto length = static_cast<int64_t>(tokens.size());
     line.request.schedule = schedule_.resolve(length, model_.config()).slice(0, length - 1);
     return line;
-  }
-
-  // Both are encoded together, since a token may span their border, and cut where the context alone would end; spaces
-  // at the context's end go with the continuation, whose first token they belong to.
-  void read_continuation(Line& line, std::string context, std::string continuation, const std::string& where) const {
-    const size_t end = context.find_last_not_of(' ') + 1;
-    continuation = context.substr(end) + continuation;
-    context.resize(end);
-    require(!continuation.empty(), "{}: \"continuation\" is empty", where);
-    auto& tokens = line.request.tokens;
-    tokens = encode(context + continuation, where);
-    auto first = static_cast<int64_t>(encode(context, where).size());
-    first = std::min(first, static_cast<int64_t>(tokens.size()) - 1);
-    line.continuation = true;
-    if (first == 0) {
-      tokens.insert(tokens.begin(), tokenizer_->eos_id());
-      first = 1;
-    }
-    line.request.first_scored = first;
   }
 
   void flush(std::vector<Line>& batch) const {
@@ -113,14 +100,10 @@ class Scorer {
     Json ids = Json::array(), logprobs = Json::array();
     for (size_t t = line.continuation ? line.request.first_scored : 0; t < tokens.size(); ++t) ids.push_back(tokens[t]);
     if (!line.continuation) logprobs.push_back(nullptr);
-    double sum = 0;
-    for (double p : result.logprobs) {
-      logprobs.push_back(p);
-      sum += p;
-    }
+    for (double p : result.logprobs) logprobs.push_back(p);
     Json out{{"id", line.id}, {"tokens", ids}, {"logprobs", logprobs}};
     if (line.continuation) {
-      out["sum"] = sum;
+      out["sum"] = result.sum();
       out["greedy"] = result.greedy;
     }
     std::cout << out.dump() << '\n';

@@ -4,69 +4,107 @@
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/tensor.h>
-#include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
+#include "eval/prefix_tree.h"
 
 namespace oryx {
 namespace {
 
-constexpr int64_t kRows = 256;  // tokens whose logits exist at a time
+constexpr size_t kRows = 256;  // tokens whose logits exist at a time
 
-// Rows of `hidden` that predict a scored token, and those tokens, block by block.
-void score_batch(const LanguageModel& model, const std::vector<ScoringRequest>& requests, size_t begin, size_t end,
-                 std::vector<ScoringResult>& results) {
-  std::vector<SequenceSpec> sequences;
-  std::vector<int64_t> tokens, rows, targets;
-  std::vector<size_t> owner;
-  for (size_t i = begin; i < end; ++i) {
-    const auto& request = requests[i];
-    const auto length = static_cast<int64_t>(request.tokens.size());
-    require(request.first_scored >= 1 && request.schedule.length() == length - 1,
-            "a sequence to be scored needs a token before those scored and a schedule of all tokens but the last");
-    if (length < 2) continue;
-    for (int64_t t = request.first_scored; t < length; ++t) {
-      rows.push_back(static_cast<int64_t>(tokens.size()) + t - 1);
-      targets.push_back(request.tokens[t]);
-      owner.push_back(i);
+class Scorer {
+ public:
+  Scorer(const LanguageModel& model, const std::vector<ScoringRequest>& requests,
+         const std::function<void(int64_t)>& done)
+      : model_(model), requests_(requests), done_(done), results_(requests.size()) {}
+
+  void visit(const at::Tensor& hidden, std::span<const Segment> segments) {
+    std::vector<Prediction> predictions;
+    for (const Segment& segment : segments) {
+      for (const size_t s : segment.sequences) {
+        const ScoringRequest& request = requests_[s];
+        const auto length = static_cast<int64_t>(request.tokens.size());
+        const int64_t stop = std::min(length, segment.end + 1);
+        for (int64_t t = std::max(request.first_scored, segment.begin + 1); t < stop; ++t)
+          predictions.push_back({segment.row + t - 1 - segment.begin, request.tokens[t], s});
+        finished_ += segment.end + 1 == length;
+      }
     }
-    sequences.push_back({request.schedule});
-    tokens.insert(tokens.end(), request.tokens.begin(), request.tokens.end() - 1);
+    if (!predictions.empty()) score(hidden, predictions);
+    if (done_) done_(finished_);
   }
-  if (rows.empty()) return;
-  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
-  const SequenceLayout layout(std::move(sequences), model.config().num_hidden_layers, model.device());
-  const at::Tensor hidden = model.hidden(longs(tokens), layout).index_select(0, longs(rows));
-  const at::Tensor wanted = longs(targets);
-  for (int64_t r = 0; r < hidden.size(0); r += kRows) {
-    const int64_t stop = std::min(r + kRows, hidden.size(0));
-    const at::Tensor logits = model.logits(hidden.slice(0, r, stop)), target = wanted.slice(0, r, stop);
-    const at::Tensor p =
-        at::log_softmax(logits, -1).gather(-1, target.unsqueeze(-1)).squeeze(-1).to(at::kCPU, at::kDouble);
-    const at::Tensor hit = (logits.argmax(-1) == target).cpu();
-    for (int64_t i = r; i < stop; ++i) {
-      results[owner[i]].logprobs.push_back(p[i - r].item<double>());
-      results[owner[i]].greedy &= hit[i - r].item<bool>();
+
+  std::vector<ScoringResult> take() { return std::move(results_); }
+
+ private:
+  struct Prediction {
+    int64_t row;  // of the hidden states
+    int64_t target;
+    size_t sequence;
+  };
+
+  // By row, so that one row of logits answers all that ask for it; a sequence's own stay in their order.
+  void score(const at::Tensor& hidden, std::vector<Prediction>& predictions) {
+    std::ranges::stable_sort(predictions, {}, &Prediction::row);
+    const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model_.device()); };
+    for (size_t begin = 0; begin < predictions.size();) {
+      std::vector<int64_t> rows, places, targets;
+      size_t end = begin;
+      for (; end < predictions.size(); ++end) {
+        if (rows.empty() || rows.back() != predictions[end].row) {
+          if (rows.size() == kRows) break;
+          rows.push_back(predictions[end].row);
+        }
+        places.push_back(static_cast<int64_t>(rows.size()) - 1);
+        targets.push_back(predictions[end].target);
+      }
+      const at::Tensor logits = model_.logits(hidden.index_select(0, longs(rows)));
+      const at::Tensor p = at::log_softmax(logits, -1).index({longs(places), longs(targets)}).to(at::kCPU, at::kDouble);
+      const at::Tensor best = logits.argmax(-1).cpu();
+      for (size_t i = begin; i < end; ++i) {
+        ScoringResult& result = results_[predictions[i].sequence];
+        result.logprobs.push_back(p.const_data_ptr<double>()[i - begin]);
+        result.greedy &= best.const_data_ptr<int64_t>()[places[i - begin]] == targets[i - begin];
+      }
+      begin = end;
     }
   }
-}
+
+  const LanguageModel& model_;
+  const std::vector<ScoringRequest>& requests_;
+  const std::function<void(int64_t)>& done_;
+  std::vector<ScoringResult> results_;
+  int64_t finished_ = 0;
+};
 
 }  // namespace
 
+double ScoringResult::sum() const {
+  return std::accumulate(logprobs.begin(), logprobs.end(), 0.0);
+}
+
 std::vector<ScoringResult> score_sequences(const LanguageModel& model, const std::vector<ScoringRequest>& requests,
-                                           int64_t batch_tokens) {
-  c10::NoGradGuard no_grad;
-  std::vector<ScoringResult> results(requests.size());
-  for (size_t begin = 0; begin < requests.size();) {
-    size_t end = begin;
-    for (int64_t count = 0; end < requests.size() && (end == begin || count < batch_tokens); ++end)
-      count += static_cast<int64_t>(requests[end].tokens.size());
-    score_batch(model, requests, begin, end, results);
-    begin = end;
+                                           int64_t batch_tokens, const std::function<void(int64_t)>& done) {
+  std::vector<ReadSequence> sequences;
+  sequences.reserve(requests.size());
+  for (const ScoringRequest& request : requests) {
+    const auto length = static_cast<int64_t>(request.tokens.size());
+    require(request.first_scored >= 1 && request.schedule.length() == length - 1,
+            "a sequence to be scored needs a token before those scored and a schedule of all tokens but the last");
+    for (const int64_t id : request.tokens)
+      require(id >= 0 && id < model.config().vocab_size, "token id {} is outside the vocabulary of {}", id,
+              model.config().vocab_size);
+    sequences.push_back({std::span(request.tokens).first(std::max<int64_t>(length - 1, 0)), &request.schedule});
   }
-  return results;
+  Scorer scorer(model, requests, done);
+  read_sharing_prefixes(
+      model, sequences, batch_tokens, /*keep_caches=*/false,
+      [&](const at::Tensor& hidden, std::span<const Segment> pieces) { scorer.visit(hidden, pieces); });
+  return scorer.take();
 }
 
 }  // namespace oryx

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "model/language_model.h"
@@ -19,10 +20,12 @@ struct ScoringRequest {
 struct ScoringResult {
   std::vector<double> logprobs;  // natural, of tokens[first_scored ..)
   bool greedy = true;            // each of them was the most probable
+  double sum() const;
 };
 
-// Scores sequences in packed batches of about `batch_tokens`. Results in the order of the requests.
+// Scores sequences in packed batches of about `batch_tokens`; what several of them begin with is read once. Results in
+// the order of the requests; `done`, if any, is told how many are finished.
 std::vector<ScoringResult> score_sequences(const LanguageModel& model, const std::vector<ScoringRequest>& requests,
-                                           int64_t batch_tokens = 8192);
+                                           int64_t batch_tokens = 8192, const std::function<void(int64_t)>& done = {});
 
 }  // namespace oryx

@@ -208,7 +208,7 @@ std::unique_ptr<Policy> make_policy(std::string_view text, const std::filesystem
     if (colon == std::string_view::npos) break;
     begin = colon + 1;
   }
-  const std::vector<std::string> kinds{"entropy", "margin", "gate", "oracle"};
+  const std::vector<std::string> kinds(std::begin(kPolicies), std::end(kPolicies));
   require(std::find(kinds.begin(), kinds.end(), words[0]) != kinds.end(),
           "policy '{}': '{}' is not a policy{}; use entropy, margin, gate or oracle, as entropy:FRACTION[:CHUNK]", text,
           words[0], did_you_mean(words[0], kinds));

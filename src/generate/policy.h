@@ -40,6 +40,8 @@ class Policy {
 
 std::unique_ptr<Policy> schedule_policy(ScheduleSpec spec);
 
+inline constexpr const char* kPolicies[] = {"entropy", "margin", "gate", "oracle"};
+
 // A policy that reads the text with the recurrence alone first, which costs one more recurrent pass over all tokens,
 // and gives attention to the FRACTION of the tokens with the highest score, CHUNK tokens at a time (default 16; see
 // generate/routing.h). Only tokens up to the one that is scored are seen, never what it should predict.

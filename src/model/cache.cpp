@@ -52,6 +52,15 @@ Cache Cache::clone() const {
   return copy;
 }
 
+Cache Cache::fork() const {
+  Cache copy = *this;
+  // Without spare room the next append must move to a buffer of its own; tails and states are replaced, never written.
+  for (Layer& layer : copy.layers_)
+    for (at::Tensor* x : {&layer.k, &layer.v, &layer.g, &layer.w, &layer.k_input, &layer.v_input})
+      if (x->defined()) *x = x->slice(0, 0, length_);
+  return copy;
+}
+
 int64_t Cache::bytes() const {
   int64_t total = 0;
   for (Layer layer : layers_)

@@ -28,6 +28,7 @@ class Cache {
       : Cache(config, dtype, device, Options{}) {}
 
   Cache clone() const;                        // deep
+  Cache fork() const;                         // shares the tensors; whichever of the two goes on writes its own
   int64_t length() const { return length_; }  // tokens
   bool has_kv() const { return has_kv_; }
   bool has_state() const { return has_state_; }  // false also for a model without a recurrence

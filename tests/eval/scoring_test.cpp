@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "eval/prefix_tree.h"
 #include "eval/recall.h"
 
 namespace oryx {
@@ -76,6 +77,67 @@ TEST(Scoring, GreedyContinuationIsSeenAsGreedy) {
   EXPECT_TRUE(score_sequences(model, {r})[0].greedy);
   r.tokens[7] = (r.tokens[7] + 1) % 40;
   EXPECT_FALSE(score_sequences(model, {r})[0].greedy);
+}
+
+// Requests with common beginnings of all kinds: few-shot headers, choices, the same twice, one a beginning of another,
+// schedules that part before the tokens do, predictions within the common part.
+TEST(Scoring, SharingBeginningsChangesNothing) {
+  const LanguageModel model = small();
+  const auto with = [](std::vector<int64_t> a, const std::vector<int64_t>& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+  };
+  for (const char* text : {"attention", "recurrent", "recurrent:..30,attention:30..", "alternate:7", "tail:0.3",
+                           "*=recurrent;1=tail:0.5", "*=attention;0=alternate:16"}) {
+    std::vector<ScoringRequest> requests;
+    const auto add = [&](std::vector<int64_t> ids, int64_t first) {
+      const auto n = static_cast<int64_t>(ids.size());
+      const ScheduleSpec spec = ScheduleSpec::parse(text);
+      const bool from_end = std::string_view(text).find("tail") != std::string_view::npos;
+      const auto schedule = from_end ? spec.resolve(n, model.config()) : spec.resolve_open(n, model.config());
+      requests.push_back({std::move(ids), schedule.slice(0, n - 1), first});
+    };
+    const auto header = tokens(100, 25);
+    for (uint64_t q = 0; q < 5; ++q) {
+      const auto question = with(q == 4 ? tokens(101, 9) : header, tokens(200 + q, 12 + q));
+      for (uint64_t c = 0; c < 4; ++c)
+        add(with(question, tokens(300 + 10 * q + c, 1 + c)), static_cast<int64_t>(question.size()) - (c == 3 ? 6 : 0));
+    }
+    add(header, 1);
+    add(requests[2].tokens, 1);
+    std::vector<int64_t> batches{64, 8192};
+    for (const int64_t batch : batches) {
+      const auto together = score_sequences(model, requests, batch);
+      for (size_t i = 0; i < requests.size(); ++i) {
+        const auto alone = score_sequences(model, {requests[i]})[0];
+        ASSERT_EQ(together[i].logprobs.size(), requests[i].tokens.size() - requests[i].first_scored);
+        EXPECT_EQ(together[i].greedy, alone.greedy);
+        for (size_t t = 0; t < alone.logprobs.size(); ++t)
+          EXPECT_NEAR(together[i].logprobs[t], alone.logprobs[t], 1e-9) << text << ", request " << i;
+      }
+    }
+  }
+}
+
+TEST(Scoring, CommonBeginningsAreReadOnce) {
+  const LanguageModel model = small();
+  std::vector<std::vector<int64_t>> ids;
+  for (uint64_t c = 0; c < 4; ++c) {
+    ids.push_back(tokens(1, 50));
+    for (int64_t id : tokens(10 + c, 5)) ids.back().push_back(id);
+  }
+  const auto read = [&](const MixerSchedule& last) {
+    const MixerSchedule schedule = MixerSchedule::uniform(Mode::recurrent, 55);
+    std::vector<ReadSequence> sequences;
+    for (const auto& x : ids) sequences.push_back({x, &x == &ids.back() ? &last : &schedule});
+    int64_t count = 0;
+    read_sharing_prefixes(model, sequences, 8192, false,
+                          [&](const at::Tensor& hidden, std::span<const Segment>) { count += hidden.size(0); });
+    return count;
+  };
+  EXPECT_EQ(read(MixerSchedule::uniform(Mode::recurrent, 55)), 50 + 4 * 5);
+  // One is served otherwise from its token 20 on.
+  EXPECT_EQ(read(ScheduleSpec::parse("recurrent:..20,attention:20..").resolve(55, model.config())), 50 + 3 * 5 + 35);
 }
 
 TEST(Scoring, Errors) {
