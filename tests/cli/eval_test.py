@@ -107,8 +107,8 @@ class Eval(OryxCase):
 
     def test_sweep(self):
         data = self.write("choices.jsonl", lines(CHOICES))
-        points = self.evaluate("hellaswag", self.model_dir, "--data", data, "--sweep", "fraction=0,0.25,1", "--where", "tail",
-                               "--where", "every", "--where", "question", "--html", "sweep.html")["hellaswag"]["sweep"]
+        points = self.evaluate("hellaswag", self.model_dir, "--data", data, "--sweep", "fraction=0,0.25,1", "--where", "tail,every",
+                               "--where", "question", "--html", "sweep.html")["hellaswag"]["sweep"]
         self.assertEqual([(p["where"], p["fraction"]) for p in points if p["where"] != "question"],
                          [(where, f) for where in ("tail", "every") for f in (0, 0.25, 1)])
         by_place = {(p["where"], p["fraction"]): p for p in points if p["where"] != "question"}
