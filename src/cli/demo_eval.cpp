@@ -98,7 +98,9 @@ Json attention_curves(const LanguageModel& model, RecallTask task, const DemoSiz
       Json point{{"schedule", text}};
       point.update(cache.get(task_settings("curve", task, text, sizes.curve_examples, common), [&] {
         const QuietParts quiet;
-        return evaluate_recall(model, task, ScheduleSpec::parse(text), sizes.curve_examples, kRecallSeed).to_json();
+        return evaluate_recall(model, task, *schedule_policy(ScheduleSpec::parse(text)), sizes.curve_examples,
+                               kRecallSeed)
+            .to_json();
       }));
       curve["points"].push_back(point);
       progress.update(++done, fmt::format("{} tokens, accuracy {:.3f}", c.length, point["accuracy"].get<double>()));
@@ -163,7 +165,7 @@ Json evaluate_recall_model(const fs::path& run, const DemoSizes& sizes, const Co
     const ScheduleSpec spec = ScheduleSpec::parse(text);
     Json row{{"name", name}, {"schedule", text}, {"spans", spans_of(spec.resolve(task.length, model.config()))}};
     row.update(cache.get(task_settings("recall", task, text, sizes.recall_examples, common), [&] {
-      return evaluate_recall(model, task, spec, sizes.recall_examples, kRecallSeed).to_json();
+      return evaluate_recall(model, task, *schedule_policy(spec), sizes.recall_examples, kRecallSeed).to_json();
     }));
     rows.push_back(row);
   }
@@ -197,8 +199,9 @@ Json evaluate_text_model(const fs::path& run, const fs::path& valid, const DemoS
     const Json settings{{"what", "perplexity"}, {"file", fs::path(valid).filename().string()},
                         {"bytes", text.size()}, {"schedule", schedule},
                         {"context", context},   {"dtype", common.dtype}};
-    row.update(
-        cache.get(settings, [&] { return evaluate_perplexity(model, tokenizer, text, spec, context).to_json(); }));
+    row.update(cache.get(settings, [&] {
+      return evaluate_perplexity(model, tokenizer, text, *schedule_policy(spec), context).to_json();
+    }));
     rows.push_back(row);
   }
   const Json settings{{"what", "sample"},

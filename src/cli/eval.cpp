@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct PerplexityOptions {
-  std::string model, file, schedule;
+  std::string model, file, schedule, policy;
   int64_t context = 0;
 };
 
@@ -26,6 +26,7 @@ void add_perplexity(CLI::App& eval, Common& common) {
   command->add_option("FILE", options->file, "UTF-8 text, perhaps .zst; documents separated by <|endoftext|> lines")
       ->required();
   command->add_option("--schedule", options->schedule, "Mixer of each token of a window, e.g. alternate:256");
+  Common::add_policy(*command, options->policy);
   command->add_option("--context", options->context, "Tokens of a window (default: the model's training context)")
       ->check(CLI::PositiveNumber);
   command->callback([options, &common] {
@@ -33,8 +34,8 @@ void add_perplexity(CLI::App& eval, Common& common) {
     const LanguageModel model = common.load_model(options->model);
     const Tokenizer tokenizer = Tokenizer::load(options->model);
     const int64_t context = options->context > 0 ? options->context : model.config().max_position_embeddings;
-    const auto result =
-        evaluate_perplexity(model, tokenizer, text, Common::schedule(options->schedule, model), context);
+    const auto policy = Common::policy(options->schedule, options->policy, options->model, model);
+    const auto result = evaluate_perplexity(model, tokenizer, text, *policy, context);
     if (common.json) return Common::print(result.to_json());
     std::printf("perplexity %.4f (%.4f nats per token, %.4f bits per byte), %lld tokens, attention fraction %.4f\n",
                 result.perplexity, result.nats_per_token, result.bits_per_byte, static_cast<long long>(result.tokens),
@@ -43,7 +44,7 @@ void add_perplexity(CLI::App& eval, Common& common) {
 }
 
 struct RecallOptions {
-  std::string model, schedule;
+  std::string model, schedule, policy;
   std::optional<int64_t> vocab, pairs, length;
   std::optional<std::string> placement;
   int64_t examples = 256;
@@ -72,6 +73,7 @@ void add_recall(CLI::App& eval, Common& common) {
   CLI::App* command = eval.add_subcommand("recall", "Associative recall (MQAR)");
   command->add_option("MODEL", options->model, "A model directory")->required();
   command->add_option("--schedule", options->schedule, "Mixer of each token, e.g. recurrent:..64,attention:64..");
+  Common::add_policy(*command, options->policy);
   command->add_option("--vocab", options->vocab, "Of the task (default: the one the model learned)");
   command->add_option("--pairs", options->pairs, "Keys and values to remember");
   command->add_option("--length", options->length, "Tokens of a sequence");
@@ -81,8 +83,8 @@ void add_recall(CLI::App& eval, Common& common) {
   command->callback([options, &common] {
     const RecallTask task = find_task(*options);
     const LanguageModel model = common.load_model(options->model);
-    const auto result =
-        evaluate_recall(model, task, Common::schedule(options->schedule, model), options->examples, options->seed);
+    const auto policy = Common::policy(options->schedule, options->policy, options->model, model);
+    const auto result = evaluate_recall(model, task, *policy, options->examples, options->seed);
     if (common.json) return Common::print(result.to_json());
     std::printf("accuracy %.4f over %lld queries in %lld examples, attention fraction %.4f\n", result.accuracy,
                 static_cast<long long>(result.queries), static_cast<long long>(result.examples),

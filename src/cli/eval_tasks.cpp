@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 struct Options {
   std::vector<std::string> names;  // tasks, and the model's directory last
   std::string tasks = ORYX_SOURCE_DIR "/tasks";
-  std::string schedule, examples_out, sweep, html;
+  std::string schedule, policy, examples_out, sweep, html;
   std::vector<std::string> places;
   EvaluationOptions evaluation;
 };
@@ -112,13 +112,26 @@ report::LineChart chart_of(const Task& task, const std::vector<Point>& points) {
   return chart;
 }
 
-std::vector<Point> sweep(const Evaluation& evaluation, const Task& task, const Options& options, ExampleLines& lines,
-                         bool json) {
+bool is_policy(const std::string& place) {
+  return std::ranges::find(kPolicies, place.substr(0, place.find(':'))) != std::end(kPolicies);
+}
+
+// A placement, or a policy as NAME[:CHUNK].
+std::unique_ptr<Routing> routing_at(const std::string& place, double fraction, const Options& options,
+                                    const LanguageModel& model) {
+  if (!is_policy(place)) return make_routing(Placement{place, fraction, options.evaluation.seed});
+  const size_t name = std::min(place.find(':'), place.size());
+  return make_routing(make_policy(fmt::format("{}:{}{}", place.substr(0, name), fraction, place.substr(name)),
+                                  options.names.back(), model));
+}
+
+std::vector<Point> sweep(const Evaluation& evaluation, const Task& task, const Options& options,
+                         const LanguageModel& model, ExampleLines& lines, bool json) {
   const std::vector<double> fractions = parse_sweep(options.sweep);
   std::vector<Point> points;
   for (const std::string& where : options.places) {
     for (const double fraction : fractions) {
-      const auto routing = make_routing(Placement{where, fraction, options.evaluation.seed});
+      const auto routing = routing_at(where, fraction, options, model);
       points.push_back({where, fraction, evaluation.run(*routing, lines.of(task.name, routing->text()))});
       if (!json) print_row("  " + routing->text(), points.back().result);
       if (where == "question") break;  // one place, whatever the fraction
@@ -132,14 +145,15 @@ void run(Options& options, const Common& common) {
       options.names.size() >= 2,
       "give one task or more and then a model's directory: oryx eval TASK... MODEL; oryx eval list names the tasks");
   const std::string directory = options.names.back();
-  options.names.pop_back();
-  require(options.sweep.empty() || options.schedule.empty(), "give --sweep or --schedule, not both");
+  require(options.sweep.empty() || (options.schedule.empty() && options.policy.empty()),
+          "give --sweep, --schedule or --policy, not two of them");
   require(!options.sweep.empty() || (options.places.empty() && options.html.empty()),
           "--where and --html go with --sweep");
   if (options.places.empty()) options.places = {"tail"};
   if (!options.sweep.empty()) (void)parse_sweep(options.sweep);
-  for (const std::string& where : options.places) (void)make_routing(Placement{where});
-  const std::vector<Task> tasks = find_tasks(options.names, options.tasks);
+  for (const std::string& where : options.places)
+    if (!is_policy(where)) (void)make_routing(Placement{where});
+  const std::vector<Task> tasks = find_tasks({options.names.begin(), options.names.end() - 1}, options.tasks);
   require(options.evaluation.data.empty() || tasks.size() == 1, "--data takes the place of one task's own, not of {}",
           tasks.size());
   const LanguageModel model = common.load_model(directory);
@@ -152,14 +166,15 @@ void run(Options& options, const Common& common) {
     const auto evaluation = make_evaluation(model, tokenizer, task, options.evaluation);
     if (options.sweep.empty()) {
       const std::string text = options.schedule.empty() ? Common::schedule("", model).text() : options.schedule;
-      const auto routing = make_routing(text, model.config());
+      const auto routing = options.policy.empty() ? make_routing(text, model.config())
+                                                  : make_routing(make_policy(options.policy, directory, model));
       const TaskResult result = evaluation->run(*routing, lines.of(task.name, routing->text()));
       out[task.name] = result.to_json();
       if (!common.json) print_row(task.name, result);
       continue;
     }
     if (!common.json) std::printf("%s\n", task.name.c_str());
-    const auto points = sweep(*evaluation, task, options, lines, common.json);
+    const auto points = sweep(*evaluation, task, options, model, lines, common.json);
     Json& list = out[task.name]["sweep"] = Json::array();
     for (const Point& point : points) {
       list.push_back({{"where", point.where}, {"fraction", point.fraction}});
@@ -195,6 +210,7 @@ void add_tasks(CLI::App& eval, Common& common) {
   eval.add_option("--tasks", options->tasks, "Folder of tasks, in place of the project's own");
   eval.add_option("--schedule", options->schedule,
                   "Mixer of each token, e.g. tail:0.1; or question: attention for that");
+  Common::add_policy(eval, options->policy);
   eval.add_option("--limit", options->evaluation.limit, "The first so many examples")->check(CLI::PositiveNumber);
   eval.add_option("--shots", options->evaluation.shots, "Answered examples before each")->check(CLI::NonNegativeNumber);
   eval.add_option("--seed", options->evaluation.seed, "Of the shots and of random placements");
@@ -209,7 +225,8 @@ void add_tasks(CLI::App& eval, Common& common) {
   eval.add_option("--examples-out", options->examples_out,
                   "JSON lines: prompt, answer, score and schedule of each example");
   eval.add_option("--sweep", options->sweep, "fraction=0,0.1,1: accuracy against the fraction of tokens in attention");
-  eval.add_option("--where", options->places, "Where a sweep puts them: tail, head, question, random, every")
+  eval.add_option("--where", options->places,
+                  "Where a sweep puts them: tail, head, question, random, every, or a policy as entropy[:CHUNK]")
       ->allow_extra_args(false);
   eval.add_option("--html", options->html, "A page with the sweep as charts");
   eval.callback([&eval, options, &common] {

@@ -15,7 +15,7 @@ namespace oryx::cli {
 namespace {
 
 struct Options {
-  std::string model, prompt, prompt_file, requests, schedule;
+  std::string model, prompt, prompt_file, requests, schedule, policy;
   int64_t max_tokens = 128, max_length = 0;  // max_length 0: any
   SamplingOptions sampling;
 };
@@ -37,7 +37,7 @@ class Writer {
       : options_(options),
         model_(common.load_model(options.model)),
         tokenizer_(Tokenizer::load(options.model)),
-        schedule_(Common::schedule(options.schedule, model_)) {}
+        policy_(Common::policy(options.schedule, options.policy, options.model, model_)) {}
 
   // Continues one prompt; `put` gets the text as it comes.
   Json run(const Request& request, const std::function<void(const std::string&)>& put) {
@@ -45,9 +45,9 @@ class Writer {
     require(!ids.empty(), "the prompt is empty: give some text with --prompt or --prompt-file");
     cut(ids, request.max_tokens);
     const auto length = static_cast<int64_t>(ids.size());
-    const MixerSchedule schedule = schedule_.resolve_open(length + request.max_tokens, model_.config());
     const auto begin = std::chrono::steady_clock::now();
-    Generator generator(model_, {ids.begin(), ids.end()}, schedule, request.sampling);
+    Generator generator(model_, {ids.begin(), ids.end()}, policy_->start(model_, length + request.max_tokens),
+                        request.sampling);
     const double prefill = seconds_since(begin);
     StreamDecoder decoder(tokenizer_);
     std::string text, stop = "max_tokens";
@@ -74,7 +74,8 @@ class Writer {
             {"tokens", tokens},
             {"mixers", mixers},
             {"logprobs", logprobs},
-            {"schedule", schedule.str()},
+            {options_.policy.empty() ? "schedule" : "policy", policy_->text()},
+            {"attention_fraction", generator.attention_fraction()},
             {"stop", stop},
             {"statistics",
              {{"prefill_s", prefill},
@@ -132,7 +133,7 @@ class Writer {
   const Options& options_;
   LanguageModel model_;
   Tokenizer tokenizer_;
-  ScheduleSpec schedule_;
+  std::unique_ptr<Policy> policy_;
   int64_t cut_ = 0;
 };
 
@@ -168,6 +169,7 @@ void add_generate(CLI::App& app, Common& common) {
   prompt->excludes(file)->excludes(requests);
   file->excludes(requests);
   command->add_option("--schedule", options->schedule, "Mixer of each position, e.g. recurrent:..64,attention:64..");
+  Common::add_policy(*command, options->policy);
   command->add_option("--max-tokens", options->max_tokens, "How many to write (default 128)")
       ->check(CLI::PositiveNumber);
   command

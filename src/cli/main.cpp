@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
   oryx::cli::add_compare(app, common);
   oryx::cli::add_score(app, common);
   oryx::cli::add_eval(app, common);
+  oryx::cli::add_gate(app, common);
   oryx::cli::add_generate(app, common);
   oryx::cli::add_bench(app, common);
   oryx::cli::add_demo(app, common);

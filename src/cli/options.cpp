@@ -36,6 +36,18 @@ ScheduleSpec Common::schedule(const std::string& text, const LanguageModel& mode
   return ScheduleSpec::parse(mode_name(model.config().has(Mode::attention) ? Mode::attention : Mode::recurrent));
 }
 
+std::unique_ptr<Policy> Common::policy(const std::string& schedule, const std::string& policy,
+                                       const std::string& directory, const LanguageModel& model) {
+  return policy.empty() ? schedule_policy(Common::schedule(schedule, model)) : make_policy(policy, directory, model);
+}
+
+void Common::add_policy(CLI::App& command, std::string& policy) {
+  command
+      .add_option("--policy", policy,
+                  "Instead of a schedule: entropy, margin, gate (see oryx gate) or oracle, as entropy:FRACTION[:CHUNK]")
+      ->excludes("--schedule");
+}
+
 void Common::print(const Json& json) {
   std::printf("%s\n", json.dump().c_str());
 }

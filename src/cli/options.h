@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/json.h"
+#include "generate/policy.h"
 #include "model/language_model.h"
 
 namespace oryx::cli {
@@ -22,6 +23,12 @@ struct Common {
   LanguageModel load_model(const std::string& directory) const;
   // The schedule that the user gave, or the model's first mixer throughout.
   static ScheduleSpec schedule(const std::string& text, const LanguageModel& model);
+  // The one of --schedule and --policy that the user gave, or the model's first mixer throughout; for the model in
+  // `directory`.
+  static std::unique_ptr<Policy> policy(const std::string& schedule, const std::string& policy,
+                                        const std::string& directory, const LanguageModel& model);
+  // Adds --policy beside the option --schedule, of which one may be given.
+  static void add_policy(CLI::App& command, std::string& policy);
   // One JSON object on standard output.
   static void print(const Json& json);
 };
@@ -34,6 +41,7 @@ void add_train(CLI::App& app, Common& common);
 void add_compare(CLI::App& app, Common& common);
 void add_score(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
+void add_gate(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_bench(CLI::App& app, Common& common);
 void add_demo(CLI::App& app, Common& common);

@@ -33,7 +33,8 @@ class ChoiceEvaluation : public Evaluation {
   TaskResult run(const Routing& routing, const std::function<void(const Json&)>& line) const override {
     const auto begin = std::chrono::steady_clock::now();
     std::vector<RoutedSequence> sequences;
-    for (const Item& item : items_) sequences.push_back({item.tokens.tokens, item.question_begin});
+    for (const Item& item : items_)
+      sequences.push_back({item.tokens.tokens, item.question_begin, 0, item.tokens.first});
     const auto schedules = routing.route(model_, sequences);
     AttentionMeter meter(model_.config().num_hidden_layers);
     std::vector<ScoringRequest> requests;

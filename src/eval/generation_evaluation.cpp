@@ -90,6 +90,7 @@ class GenerationEvaluation : public Evaluation {
       sequence.question_begin = std::max<int64_t>(sequence.question_begin - surplus, 0);
       ++truncated_;
     }
+    sequence.given = static_cast<int64_t>(sequence.tokens.size());
     sequences_.push_back(std::move(sequence));
   }
 

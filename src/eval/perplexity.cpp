@@ -20,7 +20,7 @@ Json PerplexityResult::to_json() const {
 }
 
 PerplexityResult evaluate_perplexity(const LanguageModel& model, const Tokenizer& tokenizer, std::string_view text,
-                                     const ScheduleSpec& schedule, int64_t context) {
+                                     const Policy& policy, int64_t context) {
   require(context >= 1, "the context must be at least 1 token, but is {}", context);
   // A window of `context` inputs and the token after them, which is scored and not read.
   std::vector<ScoringRequest> windows;
@@ -31,19 +31,24 @@ PerplexityResult evaluate_perplexity(const LanguageModel& model, const Tokenizer
     const auto n = static_cast<int64_t>(ids.size());
     for (int64_t begin = 0; begin + 1 < n; begin += context) {
       const int64_t end = std::min(begin + context + 1, n);
-      windows.push_back({{ids.begin() + begin, ids.begin() + end}, schedule.resolve(end - begin - 1, model.config())});
+      windows.push_back({{ids.begin() + begin, ids.begin() + end}, {}});
       total += end - begin - 1;
     }
   }
   require(total > 0, "the text holds no document of at least one token");
-  Progress progress("perplexity, " + schedule.text(), total);
+  Progress progress("perplexity, " + policy.text(), total);
   double nats = 0, bytes = 0, attention = 0;
   int64_t tokens = 0;
   constexpr size_t kGroup = 16;
   for (size_t i = 0; i < windows.size(); i += kGroup) {
-    const std::vector<ScoringRequest> group(
-        windows.begin() + static_cast<int64_t>(i),
-        windows.begin() + static_cast<int64_t>(std::min(i + kGroup, windows.size())));
+    std::vector<ScoringRequest> group(windows.begin() + static_cast<int64_t>(i),
+                                      windows.begin() + static_cast<int64_t>(std::min(i + kGroup, windows.size())));
+    std::vector<RoutingRequest> requests;
+    for (const auto& window : group)
+      requests.push_back(
+          {{window.tokens.begin(), window.tokens.end() - 1}, 0, {window.tokens.begin() + 1, window.tokens.end()}});
+    auto schedules = policy.route(model, requests);
+    for (size_t j = 0; j < group.size(); ++j) group[j].schedule = std::move(schedules[j]);
     const auto results = score_sequences(model, group);
     for (size_t j = 0; j < group.size(); ++j) {
       for (double p : results[j].logprobs) nats -= p;

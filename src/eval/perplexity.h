@@ -4,8 +4,8 @@
 
 #include "base/json.h"
 #include "data/tokenizer.h"
+#include "generate/policy.h"
 #include "model/language_model.h"
-#include "model/schedule.h"
 
 namespace oryx {
 
@@ -18,9 +18,9 @@ struct PerplexityResult {
 };
 
 // Documents (separated by <|endoftext|> lines) are cut into windows of `context` tokens that do not overlap; each
-// window is a sequence of its own under `schedule`, in which every token but a document's first is predicted, the
-// end-of-text token included. InputError for empty text.
+// window is a sequence of its own, in which every token but a document's first is predicted, the end-of-text token
+// included. No token is given to the policy beforehand, since all are predicted. InputError for empty text.
 PerplexityResult evaluate_perplexity(const LanguageModel& model, const Tokenizer& tokenizer, std::string_view text,
-                                     const ScheduleSpec& schedule, int64_t context);
+                                     const Policy& policy, int64_t context);
 
 }  // namespace oryx

@@ -17,23 +17,22 @@ Json RecallResult::to_json() const {
       {"accuracy", accuracy}, {"examples", examples}, {"queries", queries}, {"attention_fraction", attention_fraction}};
 }
 
-RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const ScheduleSpec& schedule,
-                             int64_t examples, uint64_t seed) {
+RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const Policy& policy, int64_t examples,
+                             uint64_t seed) {
   require(examples >= 1, "the number of examples must be at least 1, but is {}", examples);
   require(task.vocab <= model.config().vocab_size, "the task's vocabulary of {} is larger than the model's {}",
           task.vocab, model.config().vocab_size);
   c10::NoGradGuard no_grad;
-  const MixerSchedule bound = schedule.resolve(task.length, model.config());
   const int64_t layers = model.config().num_hidden_layers;
   const RecallSource source(task, std::max<int64_t>(task.length, 8192), seed);
   const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
   RecallResult result;
-  result.attention_fraction = bound.attention_fraction(layers);
-  Progress progress("recall, " + schedule.text(), examples);
+  Progress progress("recall, " + policy.text(), examples);
   int64_t right = 0;
+  double attended = 0;
   for (int64_t step = 0; result.examples < examples; ++step) {
     std::vector<int64_t> tokens, rows, values;
-    std::vector<SequenceSpec> sequences;
+    std::vector<RoutingRequest> requests;
     for (int64_t s = 0; s < source.sequences() && result.examples < examples; ++s, ++result.examples) {
       const RecallExample example = source.example(step, s);
       for (int64_t q : example.queries) {
@@ -41,7 +40,12 @@ RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task,
         values.push_back(example.targets[q]);
       }
       tokens.insert(tokens.end(), example.tokens.begin(), example.tokens.end());
-      sequences.push_back({bound});
+      requests.push_back({example.tokens, task.length, example.targets});
+    }
+    std::vector<SequenceSpec> sequences;
+    for (MixerSchedule& schedule : policy.route(model, requests)) {
+      attended += schedule.attention_fraction(layers);
+      sequences.push_back({std::move(schedule)});
     }
     const at::Tensor hidden = model.hidden(longs(tokens), {std::move(sequences), layers, model.device()});
     const at::Tensor guess = model.logits(hidden.index_select(0, longs(rows))).argmax(-1);
@@ -50,6 +54,7 @@ RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task,
     progress.update(result.examples);
   }
   progress.finish();
+  result.attention_fraction = attended / static_cast<double>(examples);
   result.accuracy = static_cast<double>(right) / static_cast<double>(result.queries);
   return result;
 }

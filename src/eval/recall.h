@@ -2,8 +2,8 @@
 
 #include "base/json.h"
 #include "data/recall.h"
+#include "generate/policy.h"
 #include "model/language_model.h"
-#include "model/schedule.h"
 
 namespace oryx {
 
@@ -14,9 +14,9 @@ struct RecallResult {
   Json to_json() const;
 };
 
-// Associative recall on `examples` sequences drawn from `task` with a seed of their own. InputError when the task's
-// vocabulary is larger than the model's.
-RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const ScheduleSpec& schedule,
-                             int64_t examples, uint64_t seed);
+// Associative recall on `examples` sequences drawn from `task` with a seed of their own. All tokens are given to the
+// policy: the values asked for are not among them. InputError when the task's vocabulary is larger than the model's.
+RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task, const Policy& policy, int64_t examples,
+                             uint64_t seed);
 
 }  // namespace oryx

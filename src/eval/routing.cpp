@@ -61,6 +61,25 @@ class PlacementRouting : public Routing {
   Placement placement_;
 };
 
+class PolicyRouting : public Routing {
+ public:
+  explicit PolicyRouting(std::unique_ptr<Policy> policy) : policy_(std::move(policy)) {}
+
+  std::vector<MixerSchedule> route(const LanguageModel& model,
+                                   const std::vector<RoutedSequence>& sequences) const override {
+    std::vector<RoutingRequest> requests;
+    requests.reserve(sequences.size());
+    for (const RoutedSequence& s : sequences) requests.push_back({s.tokens, s.given, {}});
+    auto schedules = policy_->route(model, requests);
+    for (size_t i = 0; i < schedules.size(); ++i) schedules[i] = extended(schedules[i], sequences[i].generated);
+    return schedules;
+  }
+  std::string text() const override { return policy_->text(); }
+
+ private:
+  std::unique_ptr<Policy> policy_;
+};
+
 // Like ceil, but a product such as 0.07 * 100 = 7.000000000000001 means 7.
 int64_t tokens_of(double fraction, int64_t length) {
   const auto exact = fraction * static_cast<double>(length), nearest = std::round(exact);
@@ -125,6 +144,10 @@ std::unique_ptr<Routing> make_routing(const Placement& placement) {
   require(placement.fraction >= 0 && placement.fraction <= 1, "the fraction {} must be from 0 to 1",
           placement.fraction);
   return std::make_unique<PlacementRouting>(placement);
+}
+
+std::unique_ptr<Routing> make_routing(std::unique_ptr<Policy> policy) {
+  return std::make_unique<PolicyRouting>(std::move(policy));
 }
 
 }  // namespace oryx

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "generate/policy.h"
 #include "model/language_model.h"
 #include "model/schedule.h"
 
@@ -15,6 +16,7 @@ struct RoutedSequence {
   std::vector<int64_t> tokens;
   int64_t question_begin = 0;  // first token of the question; what follows it is question and answer
   int64_t generated = 0;       // tokens that will be generated after these, at most
+  int64_t given = 0;           // the first so many are known before anything is predicted
 };
 
 // Decides which mixer serves each token of an example: a schedule, a placement of attention, a policy.
@@ -49,5 +51,8 @@ struct Placement {
 inline constexpr const char* kPlacements[] = {"tail", "head", "question", "random", "every"};
 MixerSchedule place_attention(const Placement& placement, int64_t length, int64_t question_begin);
 std::unique_ptr<Routing> make_routing(const Placement& placement);
+
+// The policy's choice; generated tokens are served as the prompt's last one.
+std::unique_ptr<Routing> make_routing(std::unique_ptr<Policy> policy);
 
 }  // namespace oryx

@@ -47,7 +47,7 @@ class TextEvaluation : public Evaluation {
   TaskResult run(const Routing& routing, const std::function<void(const Json&)>& line) const override {
     const auto begin = std::chrono::steady_clock::now();
     std::vector<RoutedSequence> routed;
-    for (const Sequence& s : sequences_) routed.push_back({s.tokens, s.first - 1});
+    for (const Sequence& s : sequences_) routed.push_back({s.tokens, s.first - 1, 0, s.first});
     const auto schedules = routing.route(model_, routed);
     AttentionMeter meter(model_.config().num_hidden_layers);
     std::vector<ScoringRequest> requests;

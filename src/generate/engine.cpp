@@ -15,10 +15,26 @@
 
 namespace oryx {
 
+MixerSchedule ScheduleRouter::read(const std::vector<int64_t>& tokens) {
+  const int64_t begin = length_, end = begin + static_cast<int64_t>(tokens.size());
+  require(end <= schedule_.length(), "the schedule covers {} tokens, but token {} is to be read", schedule_.length(),
+          end);
+  length_ = end;
+  return schedule_.slice(begin, end);
+}
+
+bool ScheduleRouter::may_use(Mode mode) const {
+  return length_ >= schedule_.length() || schedule_.slice(length_, schedule_.length()).uses(mode);
+}
+
 Generator::Generator(const LanguageModel& model, const std::vector<int64_t>& prompt, MixerSchedule schedule,
                      SamplingOptions options)
+    : Generator(model, prompt, std::make_unique<ScheduleRouter>(std::move(schedule)), options) {}
+
+Generator::Generator(const LanguageModel& model, const std::vector<int64_t>& prompt,
+                     std::unique_ptr<SequenceRouter> router, SamplingOptions options)
     : model_(model),
-      schedule_(std::move(schedule)),
+      router_(std::move(router)),
       options_(options),
       cache_(model.make_cache(Cache::Options{.keep_inputs = false})) {
   require(!prompt.empty(), "the prompt is empty: give at least one token");
@@ -28,11 +44,11 @@ Generator::Generator(const LanguageModel& model, const std::vector<int64_t>& pro
 
 void Generator::feed(const std::vector<int64_t>& tokens) {
   c10::NoGradGuard no_grad;
-  const int64_t begin = cache_.length(), end = begin + static_cast<int64_t>(tokens.size());
-  require(end <= schedule_.length(), "the schedule covers {} tokens, but token {} is to be read", schedule_.length(),
-          end);
-  const SequenceLayout layout({{schedule_.slice(begin, end), begin}}, model_.config().num_hidden_layers,
-                              model_.device());
+  const int64_t layers = model_.config().num_hidden_layers;
+  const MixerSchedule schedule = router_->read(tokens);
+  mode_ = schedule.at(schedule.length() - 1, 0);
+  attended_ += schedule.attention_fraction(layers) * static_cast<double>(schedule.length());
+  const SequenceLayout layout({{schedule, cache_.length()}}, layers, model_.device());
   Cache* cache = &cache_;
   const at::Tensor hidden = model_.hidden(at::tensor(tokens, at::kLong).to(model_.device()), layout, {&cache, 1});
   logits_ = model_.logits(hidden.select(0, hidden.size(0) - 1));
@@ -40,10 +56,8 @@ void Generator::feed(const std::vector<int64_t>& tokens) {
 }
 
 void Generator::drop_what_is_over() {
-  if (cache_.length() >= schedule_.length()) return;
-  const MixerSchedule rest = schedule_.slice(cache_.length(), schedule_.length());
-  if (cache_.has_kv() && !rest.uses(Mode::attention)) cache_.drop_kv();
-  if (cache_.has_state() && !rest.uses(Mode::recurrent)) cache_.drop_state();
+  if (cache_.has_kv() && !router_->may_use(Mode::attention)) cache_.drop_kv();
+  if (cache_.has_state() && !router_->may_use(Mode::recurrent)) cache_.drop_state();
 }
 
 int64_t Generator::choose(const at::Tensor& logits) const {
@@ -59,7 +73,7 @@ GeneratedToken Generator::next() {
   if (pending_) feed({*pending_});
   const int64_t id = choose(logits_), position = cache_.length();
   pending_ = id;
-  return {id, position, schedule_.at(position - 1, 0), at::log_softmax(logits_, 0)[id].item<double>()};
+  return {id, position, mode_, at::log_softmax(logits_, 0)[id].item<double>()};
 }
 
 }  // namespace oryx

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "generate/sequence_router.h"
 #include "model/language_model.h"
 #include "model/schedule.h"
 
@@ -22,7 +24,7 @@ struct GeneratedToken {
   double logprob;  // natural, of the model (before temperature)
 };
 
-// Continues one sequence token by token, keeping a key/value cache and a recurrent state side by side. A schedule that
+// Continues one sequence token by token, keeping a key/value cache and a recurrent state side by side. A router that
 // stops attending for good lets keys and values go, one that stops recurring lets the state go.
 class Generator {
  public:
@@ -31,11 +33,16 @@ class Generator {
   Generator(const LanguageModel& model, const std::vector<int64_t>& prompt, MixerSchedule schedule,
             SamplingOptions options);
 
+  // Likewise with modes that `router` chooses on the way.
+  Generator(const LanguageModel& model, const std::vector<int64_t>& prompt, std::unique_ptr<SequenceRouter> router,
+            SamplingOptions options);
+
   // The next token. It is fed back when the one after it is asked for. InputError past the schedule's end.
   GeneratedToken next();
 
   int64_t cache_bytes() const { return cache_.bytes(); }
   const Cache& cache() const { return cache_; }
+  double attention_fraction() const { return attended_ / static_cast<double>(cache_.length()); }  // of the tokens read
 
  private:
   void feed(const std::vector<int64_t>& tokens);
@@ -43,10 +50,12 @@ class Generator {
   int64_t choose(const at::Tensor& logits) const;
 
   const LanguageModel& model_;
-  MixerSchedule schedule_;
+  std::unique_ptr<SequenceRouter> router_;
   SamplingOptions options_;
   Cache cache_;
-  at::Tensor logits_;  // [V], after the last token fed
+  at::Tensor logits_;            // [V], after the last token fed
+  Mode mode_ = Mode::attention;  // of the last token fed
+  double attended_ = 0;
   std::optional<int64_t> pending_;
 };
 

@@ -9,7 +9,8 @@
 namespace oryx {
 namespace {
 
-const std::vector<std::string> kSimple{"random", "attention", "recurrent", "alternate", "switch_once", "tail"};
+const std::vector<std::string> kSimple{"random",      "attention", "recurrent", "alternate",
+                                       "switch_once", "tail",      "schedule"};
 
 // Keys of the streams of random numbers, so that they do not depend on each other.
 enum Purpose : uint64_t { kProbability = 101, kChunks = 102, kSwitch = 103, kMixture = 104 };
@@ -88,6 +89,21 @@ class Tail : public MixingStrategy {
   double fraction_;
 };
 
+class Fixed : public MixingStrategy {
+ public:
+  Fixed(const std::string& schedule, ModelConfig model)
+      : schedule_(ScheduleSpec::parse(schedule)), model_(std::move(model)) {
+    schedule_.resolve(1, model_);  // must suit sequences of any length, and the model
+  }
+  MixerSchedule schedule(uint64_t, int64_t, int64_t, int64_t length, double) const override {
+    return schedule_.resolve(length, model_);
+  }
+
+ private:
+  ScheduleSpec schedule_;
+  ModelConfig model_;
+};
+
 class Mixture : public MixingStrategy {
  public:
   Mixture(const MixingConfig& config, const ModelConfig& model, int64_t context) {
@@ -131,6 +147,7 @@ MixingConfig MixingConfig::read(Fields fields) {
   config.fraction = fields.number("fraction", config.fraction);
   require(config.fraction >= 0 && config.fraction <= 1, "{}: 'fraction' must lie in [0, 1], but is {}", fields.where(),
           config.fraction);
+  config.schedule = fields.string("schedule", "");
   Fields weights = fields.table("weights");
   for (const std::string& name : kSimple)
     if (weights.has(name)) {
@@ -141,12 +158,19 @@ MixingConfig MixingConfig::read(Fields fields) {
   require((config.strategy == "mixture") == !config.weights.empty(),
           "{}: 'weights' (strategy = weight) goes with strategy = \"mixture\", and the other way round",
           fields.where());
+  const bool takes_schedule =
+      config.strategy == "schedule" ||
+      std::any_of(config.weights.begin(), config.weights.end(), [](const auto& w) { return w.first == "schedule"; });
+  require(takes_schedule == !config.schedule.empty(),
+          "{}: 'schedule' (as *=recurrent;3=attention) goes with strategy = \"schedule\", and the other way round",
+          fields.where());
   fields.finish();
   return config;
 }
 
 Json MixingConfig::to_json() const {
   Json json{{"strategy", strategy}, {"chunk", chunk}, {"low", low}, {"high", high}, {"fraction", fraction}};
+  if (!schedule.empty()) json["schedule"] = schedule;
   for (const auto& [name, weight] : weights) json["weights"][name] = weight;
   return json;
 }
@@ -164,6 +188,7 @@ std::unique_ptr<MixingStrategy> make_mixing(const MixingConfig& config, const Mo
   if (config.strategy == "alternate") return std::make_unique<Alternate>(chunk);
   if (config.strategy == "switch_once") return std::make_unique<SwitchOnce>();
   if (config.strategy == "tail") return std::make_unique<Tail>(config.fraction);
+  if (config.strategy == "schedule") return std::make_unique<Fixed>(config.schedule, model);
   if (config.strategy == "mixture") return std::make_unique<Mixture>(config, model, context);
   return std::make_unique<RandomChunks>(chunk, config.low, config.high);
 }

@@ -16,11 +16,14 @@ namespace oryx {
 struct MixingConfig {
   // "random": chunks, each given attention with a probability drawn per sequence; "attention", "recurrent";
   // "alternate": chunks in turn, recurrent first; "switch_once": recurrent up to a random token, attention from there;
-  // "tail": attention for the last `fraction` of the sequence; "mixture": one of the others per sequence, by `weights`.
+  // "tail": attention for the last `fraction` of the sequence; "schedule": always `schedule`, such as
+  // "*=recurrent;3,7=attention", the usual hybrid with attention in every fourth layer; "mixture": one of the others
+  // per sequence, by `weights`.
   std::string strategy = "random";
   int64_t chunk = 0;                                    // tokens; 0: the smaller of 256 and context / 16
   double low = 0, high = 1;                             // random: the probability's range
   double fraction = 0.1;                                // tail
+  std::string schedule;                                 // schedule: as text, one that suits any length
   std::vector<std::pair<std::string, double>> weights;  // mixture
 
   static MixingConfig read(Fields fields);  // InputErrors name the key

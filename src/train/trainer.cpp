@@ -203,7 +203,7 @@ class Trainer {
 
   // Whether the mean over the modes is the lowest so far.
   bool validate() {
-    const Json losses = validation_losses(model_, data_, recipe_.data.context, group_);
+    const Json losses = validation_losses(model_, data_, recipe_, group_);
     rate_.restart(state_.tokens);
     if (losses.empty()) return false;
     if (metrics_) metrics_->write({{"step", state_.step}, {"tokens", state_.tokens}, {"val_loss", losses}});

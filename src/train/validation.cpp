@@ -15,7 +15,8 @@ at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const Sequen
   return model.losses(model.hidden(longs(batch.tokens), layout), longs(batch.targets)).sum();
 }
 
-Json validation_losses(const LanguageModel& model, const TrainingData& data, int64_t context, ProcessGroup& group) {
+Json validation_losses(const LanguageModel& model, const TrainingData& data, const Recipe& recipe,
+                       ProcessGroup& group) {
   Json out = Json::object();
   if (data.valid_batches() == 0) return out;
   c10::NoGradGuard no_grad;
@@ -24,8 +25,9 @@ Json validation_losses(const LanguageModel& model, const TrainingData& data, int
   if (config.has(Mode::attention)) modes.emplace_back("attention", "attention");
   if (config.has(Mode::recurrent)) modes.emplace_back("recurrent", "recurrent");
   if (modes.size() == 2) {
-    modes.emplace_back("mixed", fmt::format("alternate:{}", std::max<int64_t>(1, context / 16)));
+    modes.emplace_back("mixed", fmt::format("alternate:{}", std::max<int64_t>(1, recipe.data.context / 16)));
     modes.emplace_back("tail", "tail:0.1");
+    if (!recipe.mixing.schedule.empty()) modes.emplace_back("schedule", recipe.mixing.schedule);
   }
   for (const auto& [name, text] : modes) {
     const ScheduleSpec spec = ScheduleSpec::parse(text);

@@ -14,8 +14,8 @@ namespace oryx {
 at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout);
 
 // Nats per token on the validation data in every mode that the model has: "attention", "recurrent", and with both also
-// "mixed" (alternating sixteenths of the context) and "tail" (attention for the last tenth). Empty without such data.
-// The ranks of the group take batches in turn; all get the result.
-Json validation_losses(const LanguageModel& model, const TrainingData& data, int64_t context, ProcessGroup& group);
+// "mixed" (alternating sixteenths of the context) and "tail" (attention for the last tenth), and "schedule" when the
+// recipe trains on one. Empty without such data. The ranks of the group take batches in turn; all get the result.
+Json validation_losses(const LanguageModel& model, const TrainingData& data, const Recipe& recipe, ProcessGroup& group);
 
 }  // namespace oryx

@@ -100,6 +100,22 @@ class BadInput(OryxCase):
         for schedule in ("tail:0.1", "recurrent:..-4,attention:-4.."):
             self.bad("", "generate", model, "--prompt", "x", "--schedule", schedule)
 
+    def test_policies(self):
+        model = self.model()
+        recall = ("eval", "recall", model, "--vocab", 32, "--pairs", 2, "--length", 16)
+        for policy, words in (("entropi:0.1", "did you mean 'entropy'"), ("entropy", "entropy:FRACTION[:CHUNK]"),
+                              ("entropy:2", "from 0 to 1"), ("entropy:0.1:0", "number of tokens"),
+                              ("gate:0.1", "oryx gate train")):
+            self.bad(words, *recall, "--policy", policy)
+        self.bad("excludes", *recall, "--policy", "entropy:0.1", "--schedule", "attention")
+        self.bad("only attention", "eval", "recall", self.model("t", "transformer-tiny"), "--vocab", 32, "--pairs", 2,
+                 "--length", 16, "--policy", "entropy:0.1")
+        recipe = self.write("recall.toml", RECALL)
+        self.bad("only gated_deltanet", "gate", "train", self.model("g", "gdn-tiny"), recipe)
+        self.bad("vocabulary of 128", "gate", "train", model, recipe, "--set", "data.vocab=128")
+        (model / "gate.safetensors").write_bytes(b"x" * 20)
+        self.bad("gate.safetensors", *recall, "--policy", "gate:0.1")
+
     def test_scored_lines(self):
         model = self.model()
         for line, words in (("{", ":1"), ('{"tokens": [1, 99]}', "99"), ('{"tokens": [-1]}', "-1"), ('{"tokens": "x"}', "tokens"),

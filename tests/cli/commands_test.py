@@ -61,6 +61,21 @@ class Commands(OryxCase):
         again = self.ok_json("train", recipe, "--out", "run", "--resume")
         self.assertTrue(again["finished"])
 
+    def test_policies_on_recall(self):
+        recipe = self.write("recall.toml", RECALL)
+        self.ok("train", recipe, "--out", "run")
+        report = self.ok_json("gate", "train", "run/model", recipe, "--tokens", 20000, "--width", 8)
+        self.assertGreaterEqual(report["tokens"], 20000)
+        self.assertEqual(set(report["caught"]), set(report["best"]))
+        for fraction, part in report["best"].items():
+            self.assertLessEqual(report["caught"][fraction] * report["mean_gain"], part * report["mean_gain"] + 1e-12)
+        self.assertIn("run/model/gate.safetensors", self.ok("gate", "train", "run/model", recipe, "--tokens", 3000))
+        for policy in ("entropy:0.25:4", "margin:0.25:4", "gate:0.25:4", "oracle:0.25:4"):
+            result = self.ok_json("eval", "recall", "run/model", "--policy", policy, "--examples", 20)
+            self.assertEqual(result["attention_fraction"], 0.25)
+        one = self.ok_json("eval", "recall", "run/model", "--policy", "gate:1", "--examples", 20)
+        self.assertEqual(one, self.ok_json("eval", "recall", "run/model", "--schedule", "attention", "--examples", 20))
+
     def test_text_run(self):
         self.write("text.txt", book())
         recipe = self.write("text.toml", TEXT)
@@ -78,6 +93,16 @@ class Commands(OryxCase):
                            "--max-tokens", 12, "--temperature", 0.8, "--seed", 3)
         self.assertEqual(one["tokens"], two["tokens"])
         self.assertEqual(len(one["tokens"]), len(one["mixers"]))
+        nats = {}
+        for choice in ("--schedule=recurrent", "--policy=entropy:0", "--policy=entropy:0.25:1", "--policy=oracle:0.25:1"):
+            result = self.ok_json("eval", "perplexity", "run/model", "text.txt", choice, "--context", 32)
+            nats[choice] = result["nats_per_token"]
+        self.assertEqual(nats["--schedule=recurrent"], nats["--policy=entropy:0"])
+        self.assertLess(nats["--policy=oracle:0.25:1"], nats["--policy=entropy:0.25:1"])
+        one = self.ok_json("generate", "run/model", "--prompt", "the old house", "--policy", "margin:0.5:2", "--max-tokens", 30)
+        self.assertEqual(one["policy"], "margin:0.5:2")
+        self.assertEqual(set(one["mixers"]), {"attention", "recurrent"})
+        self.assertGreater(one["attention_fraction"], 0.2)
         self.assertLessEqual(set(one["mixers"]), {"attention", "recurrent"})
         self.assertEqual(self.ok("generate", "run/model", "--prompt", "the old", "--max-tokens", 3)[-1], "\n")
         lines = [{"context": "the old house ", "continuation": "stood by"}, {"context": "", "continuation": "the"},

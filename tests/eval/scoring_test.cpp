@@ -151,13 +151,14 @@ TEST(Recall, AnUntrainedModelGuesses) {
   Progress::set_quiet(true);
   RecallTask task;
   task.vocab = 40, task.pairs = 4, task.length = 32;
-  const auto result = evaluate_recall(small(), task, ScheduleSpec::parse("recurrent:..8,attention:8.."), 100, 1);
+  const auto result =
+      evaluate_recall(small(), task, *schedule_policy(ScheduleSpec::parse("recurrent:..8,attention:8..")), 100, 1);
   EXPECT_EQ(result.examples, 100);
   EXPECT_EQ(result.queries, 400);
   EXPECT_DOUBLE_EQ(result.attention_fraction, 0.75);
   EXPECT_LT(result.accuracy, 0.2);
   task.vocab = 64;
-  EXPECT_THROW(evaluate_recall(small(), task, ScheduleSpec::parse("attention"), 1, 1), InputError);
+  EXPECT_THROW(evaluate_recall(small(), task, *schedule_policy(ScheduleSpec::parse("attention")), 1, 1), InputError);
 }
 
 }  // namespace

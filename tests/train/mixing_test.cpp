@@ -67,6 +67,31 @@ TEST(Mixing, BaselinesHaveTheirOnlyMixer) {
   EXPECT_THROW(strategy("attention", 16, "mamba2-tiny"), InputError);
 }
 
+TEST(Mixing, ScheduleIsTheHybridItNames) {
+  MixingConfig config;
+  config.strategy = "schedule", config.schedule = "*=recurrent;1=attention";
+  const auto schedule = make_mixing(config, preset("oryx-gdn-tiny"), 256)->schedule(1, 2, 3, 40, 0);
+  EXPECT_EQ(schedule.at(39, 0), Mode::recurrent);
+  EXPECT_EQ(schedule.at(0, 1), Mode::attention);
+  EXPECT_EQ(fraction(make_mixing(config, preset("gdn-tiny"), 256)->schedule(1, 2, 3, 40, 0)), 0);
+  for (const char* text : {"*=recurrent;99=attention", "nonsense", "recurrent:..64,attention:64.."}) {
+    config.schedule = text;
+    EXPECT_THROW(make_mixing(config, preset("oryx-gdn-tiny"), 256), InputError) << text;
+  }
+}
+
+TEST(Mixing, ScheduleGoesWithItsStrategy) {
+  const auto read = [](const char* text) {
+    const Json json = parse_json(text, "test");
+    return MixingConfig::read({json, "test"});
+  };
+  EXPECT_EQ(read(R"({"strategy": "schedule", "schedule": "*=recurrent;1=attention"})").schedule,
+            "*=recurrent;1=attention");
+  EXPECT_EQ(read(R"({"strategy": "mixture", "schedule": "attention", "weights": {"schedule": 1}})").weights.size(), 1u);
+  EXPECT_THROW(read(R"({"strategy": "schedule"})"), InputError);
+  EXPECT_THROW(read(R"({"schedule": "attention"})"), InputError);
+}
+
 TEST(Mixing, MixtureFollowsItsWeights) {
   MixingConfig config;
   config.strategy = "mixture";

@@ -1,0 +1,93 @@
+#include "train/gate_training.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/mse_loss.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
+#include <torch/optim/adamw.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/progress.h"
+
+namespace oryx {
+namespace {
+
+struct Reading {
+  at::Tensor hidden;  // [N, D], of the recurrence
+  at::Tensor gain;    // [N]
+};
+
+Reading read(const LanguageModel& model, const Batch& batch) {
+  c10::NoGradGuard no_grad;
+  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
+  const at::Tensor tokens = longs(batch.tokens), targets = longs(batch.targets);
+  const auto hidden = [&](Mode mode) {
+    std::vector<SequenceSpec> sequences;
+    for (int64_t b = 0; b < batch.sequences(); ++b)
+      sequences.push_back({MixerSchedule::uniform(mode, batch.cu_seqlens[b + 1] - batch.cu_seqlens[b])});
+    return model.hidden(tokens, {std::move(sequences), model.config().num_hidden_layers, model.device()});
+  };
+  const at::Tensor recurrent = hidden(Mode::recurrent);
+  return {recurrent, model.losses(recurrent, targets) - model.losses(hidden(Mode::attention), targets)};
+}
+
+// What part of the whole gain lies in the first tokens of this order, for some fractions.
+std::map<std::string, double> parts(const at::Tensor& gain, const at::Tensor& order) {
+  std::map<std::string, double> out;
+  const at::Tensor sums = gain.index_select(0, order).cumsum(0);
+  const double whole = gain.sum().item<double>();
+  for (double fraction : {0.01, 0.05, 0.1, 0.25, 0.5}) {
+    const auto n = static_cast<int64_t>(fraction * static_cast<double>(gain.numel()));
+    if (n > 0) out[fmt::format("{}", fraction)] = sums[n - 1].item<double>() / whole;
+  }
+  return out;
+}
+
+}  // namespace
+
+Json GateTrainingReport::to_json() const {
+  return {{"tokens", tokens}, {"mean_gain", mean_gain}, {"caught", caught}, {"best", best}};
+}
+
+std::pair<Gate, GateTrainingReport> train_gate(const LanguageModel& model, const BatchSource& data,
+                                               const GateTrainingOptions& options) {
+  require(model.config().has(Mode::attention) && model.config().has(Mode::recurrent),
+          "a gate chooses between attention and a recurrence, but the model has only {}",
+          mixer_name(model.config().mixers[0]));
+  Gate gate(model.config().hidden_size, options.width, options.seed, model.device());
+  for (const at::Tensor& parameter : gate.parameters()) parameter.requires_grad_(true);
+  torch::optim::AdamW optimizer(gate.parameters(), torch::optim::AdamWOptions(options.lr));
+  const int64_t steps = (options.tokens + data.batch_tokens() - 1) / data.batch_tokens();
+  std::vector<at::Tensor> expected, seen;
+  Progress progress("gate", steps * data.batch_tokens());
+  for (int64_t step = 0; step < steps; ++step) {
+    const Reading reading = read(model, data.batch(step));
+    const at::Tensor guess = gate.gain(reading.hidden);
+    if (4 * (step + 1) > 3 * steps) {
+      expected.push_back(guess.detach().to(at::kCPU, at::kDouble));
+      seen.push_back(reading.gain.to(at::kCPU, at::kDouble));
+    }
+    const at::Tensor loss = at::mse_loss(guess, reading.gain.to(at::kFloat));
+    optimizer.zero_grad();
+    loss.backward();
+    for (auto& group : optimizer.param_groups())
+      group.options().set_lr(options.lr * static_cast<double>(steps - step) / static_cast<double>(steps));
+    optimizer.step();
+    progress.update((step + 1) * data.batch_tokens(), fmt::format("squared error {:.4f}", loss.item<double>()));
+  }
+  progress.finish();
+  for (const at::Tensor& parameter : gate.parameters()) parameter.requires_grad_(false);
+  GateTrainingReport report;
+  report.tokens = steps * data.batch_tokens();
+  const at::Tensor gain = at::cat(seen), guess = at::cat(expected);
+  report.mean_gain = gain.mean().item<double>();
+  report.caught = parts(gain, guess.argsort(0, /*descending=*/true));
+  report.best = parts(gain, gain.argsort(0, /*descending=*/true));
+  return {std::move(gate), report};
+}
+
+}  // namespace oryx
