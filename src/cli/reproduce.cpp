@@ -53,7 +53,8 @@ Json predict_cost(const Comparison& comparison, const Common& common) {
     options.batch = std::min(recipe.train.micro_batch_tokens, 8 * options.length);
     options.precision = recipe.train.precision;
     options.budget_s = 5;
-    for (const auto& [key, value] : recipe.model.to_json().items())
+    const Json shape = recipe.model.to_json();
+    for (const auto& [key, value] : shape.items())
       if (value.is_number_integer() ? key.ends_with("_size") || key.starts_with("num_") || key.ends_with("_dim")
                                     : key == "mixers" || key == "conv_activation")
         if (key != "vocab_size") options.set.push_back(fmt::format("model.{}={}", key, value.dump()));
