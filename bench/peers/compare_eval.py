@@ -6,13 +6,14 @@ parameters and cores.
 
 Both models are random. Oryx's (31M, a Gated DeltaNet with attention) is timed as a whole command, in attention and in recurrence; the
 harness's (transformers' Llama of the same size, its `hf` model) once model and examples are loaded, with the faster of the
-batch sizes.
+batch sizes. On a machine that others use too, --threads 1 --cpu-time counts processor time.
 DIR holds SET/FILE as `oryx eval fetch` writes them; without it the samples in tasks/data are used, too few to say much.
 """
 import argparse
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -62,15 +63,22 @@ def make_llama(tokenizer, dtype):
     return model, PreTrainedTokenizerFast(tokenizer_file=str(tokenizer), eos_token=END, bos_token=END, pad_token=END)
 
 
+def now(args):
+    if not args.cpu_time:
+        return time.perf_counter()
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
 def time_oryx(args, model, schedule, dtype, files, directory):
     env = {**os.environ, "GLIBC_TUNABLES": TUNABLES}
     seconds = {}
     for task, examples in files.items():
         data = agreement.write_lines(directory / f"{task}.jsonl", examples)
-        begin = time.perf_counter()
+        begin = now(args)
         subprocess.run([args.oryx, "eval", task, model, "--schedule", schedule, "--data", data, "--threads",
-                        str(args.threads), "--dtype", dtype, "--json"], check=True, capture_output=True, env=env)
-        seconds[task] = time.perf_counter() - begin
+                        str(args.threads), "--dtype", dtype, "--shots", str(args.shots), "--json"], check=True, capture_output=True, env=env)
+        seconds[task] = now(args) - begin
     return seconds
 
 
@@ -79,10 +87,10 @@ def time_harness(args, tokenizer, dtype, harness):
     seconds = {}
     for batch in args.batches:
         lm = HFLM(pretrained=model, tokenizer=wrapped, batch_size=batch, max_length=CONTEXT, device="cpu")
-        for task in agreement.TASKS:
-            begin = time.perf_counter()
-            harness.run(lm, task, bootstrap_iters=0)
-            taken = time.perf_counter() - begin
+        for task in harness.names:
+            begin = now(args)
+            harness.run(lm, task, num_fewshot=args.shots, bootstrap_iters=0)
+            taken = now(args) - begin
             seconds[task] = min(taken, seconds.get(task, taken))
     return seconds
 
@@ -92,13 +100,17 @@ def main():
     parser.add_argument("--oryx", default=str(ROOT / "build/release/oryx"))
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--shots", type=int, default=0, help="answered examples before each")
+    parser.add_argument("--tasks", default=",".join(agreement.TASKS))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--dtypes", default="fp32,bf16")
     parser.add_argument("--batches", type=lambda text: [int(x) for x in text.split(",")], default=[8, 32],
                         help="of the harness (8,32)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    files = agreement.read_tasks(args.data, args.limit)
+    files = {task: examples for task, examples in agreement.read_tasks(args.data, args.limit).items()
+             if task in args.tasks.split(",")}
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         harness = agreement.Harness(files, directory)

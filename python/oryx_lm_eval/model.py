@@ -25,13 +25,15 @@ class OryxLM(LM):
     max_length  tokens that a prediction may be made from. Left out, nothing is ever cut: contexts longer than the
                 training context are read whole, and only loglikelihood_rolling goes by windows of that length.
                 Given, contexts lose their beginning, as with the harness's own models.
-    dtype, device, threads   as the program's options
+    gpu         true: --device cuda
+    dtype, threads   as the program's options
     """
 
     def __init__(self, path, binary="oryx", schedule=None, policy=None, max_length=None, max_gen_toks=256, dtype="fp32",
-                 device=None, threads=None, batch_size=None, max_batch_size=None):
+                 gpu=False, threads=None, device=None, batch_size=None, max_batch_size=None):
         super().__init__()
-        del batch_size, max_batch_size  # batches are packed by tokens
+        # Batches are packed by tokens; the harness's --device is cuda:0 unless somebody says otherwise.
+        del device, batch_size, max_batch_size
         self.path, self.binary, self.max_gen_toks = str(path), shutil.which(str(binary)), max_gen_toks
         if self.binary is None:
             raise ValueError(f"binary={binary}: no such program; give the path of oryx, e.g. build/release/oryx")
@@ -39,7 +41,7 @@ class OryxLM(LM):
             self.context = json.load(file)["max_position_embeddings"]
         self.max_length = max_length
         options = {"--schedule": schedule, "--policy": policy, "--dtype": dtype, "--threads": threads,
-                   "--device": str(device).split(":")[0] if device else None}
+                   "--device": "cuda" if gpu else None}
         self.options = [str(x) for item in options.items() if item[1] is not None for x in item]
 
     @property

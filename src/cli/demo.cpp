@@ -66,6 +66,10 @@ void run(const Options& options, const Common& common) {
   const Recipe text_recipe = load_recipe(project, "demo-text.toml", options.quick ? kQuickText : none);
   require(!text_recipe.data.valid.empty(), "configs/demo-text.toml needs data.valid");
 
+  const fs::path writer = project / "models" / "oryx-gdn-31m";
+  require(fs::exists(writer / "model.safetensors"), "{} is missing; give the project's folder with --project",
+          (writer / "model.safetensors").string());
+
   const auto heading = [](const std::string& text) { say("\n== " + text); };
   const auto print = [&](const std::string& text) {
     if (common.json) return;
@@ -82,7 +86,7 @@ void run(const Options& options, const Common& common) {
 
   heading("2/3 English text");
   Json text_training = train_stage("text", text_recipe, out / "text", common.torch_device());
-  Json text = evaluate_text_model(out / "text", text_recipe.data.valid.front(), sizes, common);
+  Json text = evaluate_text_model(out / "text", text_recipe.data.valid.front(), writer, sizes, common);
   text["training"] = std::move(text_training);
   print(text_summary(text, color_terminal()));
 

@@ -111,7 +111,9 @@ Json attention_curves(const LanguageModel& model, RecallTask task, const DemoSiz
   return out;
 }
 
-Json sample(const LanguageModel& model, const Tokenizer& tokenizer, int64_t tokens) {
+Json sample(const fs::path& writer, int64_t tokens, const Common& common) {
+  const LanguageModel model = common.load_model(writer.string());
+  const Tokenizer tokenizer = Tokenizer::load(writer);
   const auto ids = tokenizer.encode(kPrompt);
   const ScheduleSpec spec = ScheduleSpec::parse(kSampleSchedule);
   const auto length = static_cast<int64_t>(ids.size());
@@ -136,9 +138,10 @@ Json sample(const LanguageModel& model, const Tokenizer& tokenizer, int64_t toke
   }
   put(mixer, decoder.finish(), 0);
   progress.finish();
-  return {{"prompt", kPrompt},       {"prompt_tokens", length},
-          {"schedule", spec.text()}, {"temperature", kSampling.temperature},
-          {"seed", kSampling.seed},  {"pieces", pieces}};
+  return {{"model", writer.string()}, {"parameters", model_info(model.config()).parameters.total},
+          {"prompt", kPrompt},        {"prompt_tokens", length},
+          {"schedule", spec.text()},  {"temperature", kSampling.temperature},
+          {"seed", kSampling.seed},   {"pieces", pieces}};
 }
 
 void say_kept(const char* name, const EvaluationCache& cache) {
@@ -179,7 +182,8 @@ Json evaluate_recall_model(const fs::path& run, const DemoSizes& sizes, const Co
   return out;
 }
 
-Json evaluate_text_model(const fs::path& run, const fs::path& valid, const DemoSizes& sizes, const Common& common) {
+Json evaluate_text_model(const fs::path& run, const fs::path& valid, const fs::path& writer, const DemoSizes& sizes,
+                         const Common& common) {
   const fs::path directory = run / "model";
   const LanguageModel model = common.load_model(directory.string());
   const Tokenizer tokenizer = Tokenizer::load(directory);
@@ -205,6 +209,7 @@ Json evaluate_text_model(const fs::path& run, const fs::path& valid, const DemoS
     rows.push_back(row);
   }
   const Json settings{{"what", "sample"},
+                      {"model", writer.string()},
                       {"prompt", kPrompt},
                       {"schedule", kSampleSchedule},
                       {"temperature", kSampling.temperature},
@@ -216,7 +221,7 @@ Json evaluate_text_model(const fs::path& run, const fs::path& valid, const DemoS
            {"config", model.config().to_json()},
            {"context", context},
            {"perplexity", rows},
-           {"sample", cache.get(settings, [&] { return sample(model, tokenizer, sizes.sample_tokens); })}};
+           {"sample", cache.get(settings, [&] { return sample(writer, sizes.sample_tokens, common); })}};
   say_kept("text", cache);
   return out;
 }

@@ -17,9 +17,10 @@ struct DemoSizes {
   size_t valid_bytes = SIZE_MAX;  // of the validation text
 };
 
-// results.json's "recall" and "text", but for their training, from RUN/model. What was measured before is not repeated.
+// results.json's "recall" and "text", but for their training, from RUN/model; the sample is written by the model that
+// comes with the project. What was measured before is not repeated.
 Json evaluate_recall_model(const std::filesystem::path& run, const DemoSizes& sizes, const Common& common);
-Json evaluate_text_model(const std::filesystem::path& run, const std::filesystem::path& valid, const DemoSizes& sizes,
-                         const Common& common);
+Json evaluate_text_model(const std::filesystem::path& run, const std::filesystem::path& valid,
+                         const std::filesystem::path& writer, const DemoSizes& sizes, const Common& common);
 
 }  // namespace oryx::cli

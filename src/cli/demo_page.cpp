@@ -242,9 +242,10 @@ std::string text_section(const Json& text) {
                     text.at("training"))
              .html();
   out += fmt::format(
-      "<h3>A sample, and who wrote what</h3>\n<p>The mixers take turns by 16 tokens (<code>{}</code>, temperature {}). "
+      "<h3>A sample, and who wrote what</h3>\n<p>Written by the model that comes with Oryx ({} parameters, "
+      "<code>models/oryx-gdn-31m</code>). The mixers take turns by 16 tokens (<code>{}</code>, temperature {}). "
       "Each continues from the keys, values and state that the other left.</p>\n",
-      escape_html(text_of(sample, "schedule")), number(sample, "temperature"));
+      count(sample, "parameters"), escape_html(text_of(sample, "schedule")), number(sample, "temperature"));
   return out + mixer_legend() + sample_block(sample);
 }
 
@@ -262,11 +263,11 @@ std::string commands(const Json& recall, const Json& text) {
   const std::string lines = fmt::format(
       "oryx eval recall {0} --schedule {1} --examples {2}\n"
       "oryx eval perplexity {3} data/books/valid.txt.zst --schedule {4}\n"
-      "oryx generate {3} --schedule {5} --temperature {6} --seed {7} \\\n    --prompt {8} --max-tokens {9}\n",
+      "oryx generate {10} --schedule {5} --temperature {6} --seed {7} \\\n    --prompt {8} --max-tokens {9}\n",
       text_of(recall, "model"), text_of(recall.at("schedules").at(2), "schedule"),
       whole(recall.at("schedules").at(2), "examples"), text_of(text, "model"),
       text_of(text.at("perplexity").at(2), "schedule"), text_of(sample, "schedule"), number(sample, "temperature"),
-      whole(sample, "seed"), quoted(text_of(sample, "prompt")), tokens);
+      whole(sample, "seed"), quoted(text_of(sample, "prompt")), tokens, text_of(sample, "model"));
   return "<h3>Measure it yourself</h3>\n<pre>" + escape_html(lines) + "</pre>\n";
 }
 

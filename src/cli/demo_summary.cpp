@@ -59,8 +59,9 @@ std::string text_summary(const Json& text, bool color) {
     if (color) return fmt::format("\x1b[{}m{}\x1b[0m", attention ? "33" : "36", piece);
     return attention ? "[" + piece + "]" : "{" + piece + "}";
   };
-  out +=
-      fmt::format("\nA sample, {} and {} in turn:\n\n", mark("recurrent", "recurrent"), mark("attention", "attention"));
+  out += fmt::format("\nA sample of the model that comes with Oryx ({} parameters), {} and {} in turn:\n\n",
+                     human_count(sample.at("parameters").get<double>()), mark("recurrent", "recurrent"),
+                     mark("attention", "attention"));
   out += sample.at("prompt").get<std::string>();
   for (const Json& piece : sample.at("pieces"))
     out += mark(piece.at("mixer").get<std::string>(), piece.at("text").get<std::string>());

@@ -46,7 +46,7 @@ void add_perplexity(CLI::App& eval, Common& common) {
 struct RecallOptions {
   std::string model, schedule, policy;
   std::optional<int64_t> vocab, pairs, length;
-  std::optional<std::string> placement;
+  std::optional<std::string> placement, filler;
   int64_t examples = 256;
   uint64_t seed = 20240607;
 };
@@ -64,6 +64,7 @@ RecallTask find_task(const RecallOptions& options) {
   task.pairs = options.pairs.value_or(task.pairs);
   task.length = options.length.value_or(task.length);
   task.query_placement = options.placement.value_or(task.query_placement);
+  task.filler = options.filler.value_or(task.filler);
   task.validate();
   return task;
 }
@@ -78,6 +79,7 @@ void add_recall(CLI::App& eval, Common& common) {
   command->add_option("--pairs", options->pairs, "Keys and values to remember");
   command->add_option("--length", options->length, "Tokens of a sequence");
   command->add_option("--query-placement", options->placement, "power (as zoology) or end");
+  command->add_option("--filler", options->filler, "any or values: what other tokens are drawn from");
   command->add_option("--examples", options->examples, "Sequences (default 256)")->check(CLI::PositiveNumber);
   command->add_option("--seed", options->seed, "Of the sequences");
   command->callback([options, &common] {

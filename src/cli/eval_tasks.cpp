@@ -1,6 +1,7 @@
 #include "cli/eval_tasks.h"
 
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -13,8 +14,6 @@
 
 namespace oryx::cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct Options {
   std::vector<std::string> names;  // tasks, and the model's directory last
@@ -69,8 +68,10 @@ std::string percent(double fraction) {
 
 std::string shown(const TaskResult& result) {
   std::string text;
-  for (const auto& [name, x] : result.metrics)
-    text += fmt::format("{}{} {:.4f} ± {:.4f}", text.empty() ? "" : "  ", name, x.value, x.stderr_);
+  for (const auto& [name, x] : result.metrics) {
+    text += fmt::format("{}{} {:.4f}", text.empty() ? "" : "  ", name, x.value);
+    if (!std::isnan(x.stderr_)) text += fmt::format(" ± {:.4f}", x.stderr_);
+  }
   return text;
 }
 
@@ -121,8 +122,11 @@ std::vector<Point> sweep(const Evaluation& evaluation, const Task& task, const O
       const auto routing =
           make_routing(Placement{where, fraction, options.evaluation.seed}, options.names.back(), model);
       points.push_back({where, fraction, evaluation.run(*routing, lines.of(task.name, routing->text()))});
-      if (!json) print_row("  " + routing->text(), points.back().result);
-      if (where == "question") break;  // one place, whatever the fraction
+      const TaskResult& result = points.back().result;
+      if (!json) print_row("  " + routing->text(), result);
+      if (where != "question") continue;
+      points.back().fraction = result.attention_fraction;  // the question's, whatever was asked for
+      break;
     }
   }
   return points;
@@ -215,7 +219,8 @@ void add_tasks(CLI::App& eval, Common& common) {
   eval.add_option("--sweep", options->sweep, "fraction=0,0.1,1: accuracy against the fraction of tokens in attention");
   eval.add_option("--where", options->places,
                   "Where a sweep puts them: tail, head, question, random, every, or a policy as entropy[:CHUNK]")
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->delimiter(',');
   eval.add_option("--html", options->html, "A page with the sweep as charts");
   eval.callback([&eval, options, &common] {
     if (eval.get_subcommands().empty()) run(*options, common);

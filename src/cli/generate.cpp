@@ -42,7 +42,7 @@ class Writer {
   // Continues one prompt; `put` gets the text as it comes.
   Json run(const Request& request, const std::function<void(const std::string&)>& put) {
     auto ids = tokenizer_.encode(request.prompt);
-    require(!ids.empty(), "the prompt is empty: give some text with --prompt or --prompt-file");
+    require(!ids.empty(), "the prompt is empty: give some text");
     cut(ids, request.max_tokens);
     const auto length = static_cast<int64_t>(ids.size());
     const auto begin = std::chrono::steady_clock::now();
@@ -133,7 +133,7 @@ class Writer {
   const Options& options_;
   LanguageModel model_;
   Tokenizer tokenizer_;
-  std::unique_ptr<Policy> policy_;
+  std::unique_ptr<const Policy> policy_;
   int64_t cut_ = 0;
 };
 

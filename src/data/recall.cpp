@@ -44,6 +44,7 @@ void RecallTask::validate() const {
           vocab);
   require(query_placement == "power" || query_placement == "end",
           "recall: query_placement must be \"power\" or \"end\", not \"{}\"", query_placement);
+  require(filler == "any" || filler == "values", "recall: filler must be \"any\" or \"values\", not \"{}\"", filler);
   const int64_t per_pair = query_placement == "power" ? 4 : 3;
   require(length >= per_pair * pairs && length <= (1 << 24),
           "recall: length must be {} (pairs {} with query_placement \"{}\") to {}, not {}", per_pair * pairs, pairs,
@@ -53,11 +54,13 @@ void RecallTask::validate() const {
 }
 
 Json RecallTask::to_json() const {
-  return {{"vocab", vocab},
-          {"pairs", pairs},
-          {"length", length},
-          {"power_a", power_a},
-          {"query_placement", query_placement}};
+  Json json{{"vocab", vocab},
+            {"pairs", pairs},
+            {"length", length},
+            {"power_a", power_a},
+            {"query_placement", query_placement}};
+  if (filler != "any") json["filler"] = filler;  // runs that began before there was a choice can be resumed
+  return json;
 }
 
 RecallTask RecallTask::from_fields(Fields& fields) {
@@ -67,6 +70,7 @@ RecallTask RecallTask::from_fields(Fields& fields) {
   task.length = fields.integer("length", task.length);
   task.power_a = fields.number("power_a", task.power_a);
   task.query_placement = fields.choice("query_placement", {"power", "end"}, task.query_placement);
+  task.filler = fields.choice("filler", {"any", "values"}, task.filler);
   task.validate();
   return task;
 }
@@ -107,7 +111,9 @@ RecallExample RecallSource::example(int64_t step, int64_t sequence) const {
   RecallExample example;
   example.targets.assign(task_.length, kIgnoredTarget);
   example.tokens.resize(task_.length);
-  for (int64_t t = 2 * n; t < task_.length; ++t) example.tokens[t] = static_cast<int64_t>(random.below(task_.vocab));
+  const int64_t first = task_.filler == "values" ? half : 0;
+  for (int64_t t = 2 * n; t < task_.length; ++t)
+    example.tokens[t] = first + static_cast<int64_t>(random.below(task_.vocab - first));
   for (int64_t i = 0; i < n; ++i) {
     example.tokens[2 * i] = keys[i];
     example.tokens[2 * i + 1] = values[i];

@@ -12,8 +12,7 @@ namespace oryx {
 
 // Multi-query associative recall, as zoology's multiquery_ar (Arora et al. 2023, arXiv 2312.04927): a sequence begins
 // with `pairs` keys and their values (k1 v1 k2 v2 ...); each key comes again once, and there its value is the target.
-// Keys are drawn without repetition from [1, vocab/2), values from [vocab/2, vocab); every other token is drawn from
-// all of the vocabulary and has no target.
+// Keys are drawn without repetition from [1, vocab/2), values from [vocab/2, vocab); every other token has no target.
 struct RecallTask {
   int64_t vocab = 256;
   int64_t pairs = 32;
@@ -23,6 +22,9 @@ struct RecallTask {
   double power_a = 0.01;
   // "power", as in the paper, or "end": the queries are the sequence's last tokens, in random order.
   std::string query_placement = "power";
+  // What the other tokens are drawn from: "any", all of the vocabulary, or "values", so that a key behind the pairs is
+  // a question, as a question in a text is known for one.
+  std::string filler = "any";
 
   bool operator==(const RecallTask&) const = default;
   // InputError that names the field: too few keys, a sequence too short (4 * pairs for "power", 3 * pairs for "end"),

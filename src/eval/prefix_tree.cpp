@@ -104,7 +104,7 @@ class Reader {
 
   void run(std::vector<Child> nodes) {
     // Pieces that need a cache and those that do not are not run together.
-    std::ranges::stable_partition(nodes, [&](const Child& child) { return needs_cache(child); });
+    std::stable_partition(nodes.begin(), nodes.end(), [&](const Child& child) { return needs_cache(child); });
     for (size_t begin = 0; begin < nodes.size();) {
       size_t end = begin;
       for (int64_t tokens = 0; end < nodes.size() && (end == begin || tokens < batch_tokens_); ++end) {

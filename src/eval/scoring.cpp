@@ -1,8 +1,9 @@
 #include "eval/scoring.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/amax.h>
 #include <ATen/ops/argmax.h>
-#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -63,12 +64,16 @@ class Scorer {
         targets.push_back(predictions[end].target);
       }
       const at::Tensor logits = model_.logits(hidden.index_select(0, longs(rows)));
-      const at::Tensor p = at::log_softmax(logits, -1).index({longs(places), longs(targets)}).to(at::kCPU, at::kDouble);
-      const at::Tensor best = logits.argmax(-1).cpu();
+      const at::Tensor target = logits.index({longs(places), longs(targets)});
+      const at::Tensor p =
+          (target - at::logsumexp(logits, -1).index_select(0, longs(places))).to(at::kCPU, at::kDouble);
+      // argmax is slow, and only a target as probable as any can be it.
+      const at::Tensor top = (target == logits.amax(-1).index_select(0, longs(places))).cpu();
       for (size_t i = begin; i < end; ++i) {
         ScoringResult& result = results_[predictions[i].sequence];
         result.logprobs.push_back(p.const_data_ptr<double>()[i - begin]);
-        result.greedy &= best.const_data_ptr<int64_t>()[places[i - begin]] == targets[i - begin];
+        result.greedy = result.greedy && top.const_data_ptr<bool>()[i - begin] &&
+                        logits[places[i - begin]].argmax().item<int64_t>() == targets[i - begin];
       }
       begin = end;
     }

@@ -27,8 +27,10 @@ class Cache {
   Cache(const ModelConfig& config, at::ScalarType dtype, at::Device device = at::kCPU)
       : Cache(config, dtype, device, Options{}) {}
 
-  Cache clone() const;                        // deep
-  Cache fork() const;                         // shares the tensors; whichever of the two goes on writes its own
+  Cache clone() const;  // deep
+  // Shares the tokens so far; what either goes on to write is its own. Neither may then be truncated to before the
+  // fork.
+  Cache fork() const;
   int64_t length() const { return length_; }  // tokens
   bool has_kv() const { return has_kv_; }
   bool has_state() const { return has_state_; }  // false also for a model without a recurrence

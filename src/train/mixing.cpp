@@ -129,12 +129,53 @@ class Mixture : public MixingStrategy {
   double total_ = 0;
 };
 
+class Phases : public MixingStrategy {
+ public:
+  Phases(const MixingConfig& config, const ModelConfig& model, int64_t context) {
+    for (const MixingConfig::Phase& phase : config.phases)
+      phases_.emplace_back(phase.until, make_mixing(phase.mixing, model, context));
+  }
+  MixerSchedule schedule(uint64_t seed, int64_t step, int64_t sequence, int64_t length,
+                         double progress) const override {
+    size_t i = 0;
+    while (i + 1 < phases_.size() && progress >= phases_[i].first) ++i;
+    return phases_[i].second->schedule(seed, step, sequence, length, progress);
+  }
+
+ private:
+  std::vector<std::pair<double, std::unique_ptr<MixingStrategy>>> phases_;
+};
+
+std::vector<MixingConfig::Phase> read_phases(Fields& fields) {
+  std::vector<MixingConfig::Phase> phases;
+  double last = 0;
+  const Json& list = fields.raw("phases");
+  const auto table_like = [](const Json& entry) { return entry.is_object(); };
+  require(list.is_array() && std::all_of(list.begin(), list.end(), table_like),
+          "{}: 'phases' must be an array of tables: [[mixing.phases]]", fields.where());
+  for (const Json& table : list) {
+    const std::string where = fmt::format("{} phases {}", fields.where(), phases.size() + 1);
+    MixingConfig::Phase& phase = phases.emplace_back();
+    Json rest = table;
+    rest.erase("until");
+    phase.until = Fields(table, where).number("until", 1);
+    require(phase.until > last && phase.until <= 1,
+            "{}: 'until' must lie above the phase before ({}) and at most at 1, but is {}", where, last, phase.until);
+    last = phase.until;
+    phase.mixing = MixingConfig::read(Fields(rest, where));
+    require(phase.mixing.phases.empty(), "{}: a phase cannot have phases itself", where);
+  }
+  require(last == 1, "{}: the last of the phases must end at until = 1 (the default), but ends at {}", fields.where(),
+          last);
+  return phases;
+}
+
 }  // namespace
 
 MixingConfig MixingConfig::read(Fields fields) {
   MixingConfig config;
   auto names = kSimple;
-  names.emplace_back("mixture");
+  names.insert(names.end(), {"mixture", "phases"});
   config.strategy = fields.choice("strategy", names, config.strategy);
   config.chunk = fields.integer("chunk", 0);
   require(config.chunk >= 0, "{}: 'chunk' must be at least 1 token (or 0 for the default), but is {}", fields.where(),
@@ -158,6 +199,9 @@ MixingConfig MixingConfig::read(Fields fields) {
   require((config.strategy == "mixture") == !config.weights.empty(),
           "{}: 'weights' (strategy = weight) goes with strategy = \"mixture\", and the other way round",
           fields.where());
+  require((config.strategy == "phases") == fields.has("phases"),
+          "{}: [[mixing.phases]] goes with strategy = \"phases\", and the other way round", fields.where());
+  if (fields.has("phases")) config.phases = read_phases(fields);
   const bool takes_schedule =
       config.strategy == "schedule" ||
       std::any_of(config.weights.begin(), config.weights.end(), [](const auto& w) { return w.first == "schedule"; });
@@ -172,6 +216,11 @@ Json MixingConfig::to_json() const {
   Json json{{"strategy", strategy}, {"chunk", chunk}, {"low", low}, {"high", high}, {"fraction", fraction}};
   if (!schedule.empty()) json["schedule"] = schedule;
   for (const auto& [name, weight] : weights) json["weights"][name] = weight;
+  for (const Phase& phase : phases) {
+    Json entry = phase.mixing.to_json();
+    entry["until"] = phase.until;
+    json["phases"].push_back(std::move(entry));
+  }
   return json;
 }
 
@@ -190,6 +239,7 @@ std::unique_ptr<MixingStrategy> make_mixing(const MixingConfig& config, const Mo
   if (config.strategy == "tail") return std::make_unique<Tail>(config.fraction);
   if (config.strategy == "schedule") return std::make_unique<Fixed>(config.schedule, model);
   if (config.strategy == "mixture") return std::make_unique<Mixture>(config, model, context);
+  if (config.strategy == "phases") return std::make_unique<Phases>(config, model, context);
   return std::make_unique<RandomChunks>(chunk, config.low, config.high);
 }
 

@@ -18,16 +18,23 @@ struct MixingConfig {
   // "alternate": chunks in turn, recurrent first; "switch_once": recurrent up to a random token, attention from there;
   // "tail": attention for the last `fraction` of the sequence; "schedule": always `schedule`, such as
   // "*=recurrent;3,7=attention", the usual hybrid with attention in every fourth layer; "mixture": one of the others
-  // per sequence, by `weights`.
+  // per sequence, by `weights`; "phases": one after the other as the budget is spent.
   std::string strategy = "random";
   int64_t chunk = 0;                                    // tokens; 0: the smaller of 256 and context / 16
   double low = 0, high = 1;                             // random: the probability's range
   double fraction = 0.1;                                // tail
   std::string schedule;                                 // schedule: as text, one that suits any length
   std::vector<std::pair<std::string, double>> weights;  // mixture
+  struct Phase;
+  std::vector<Phase> phases;  // phases, in the order of their ends
 
   static MixingConfig read(Fields fields);  // InputErrors name the key
   Json to_json() const;
+};
+
+struct MixingConfig::Phase {
+  double until = 1;  // the part of the token budget at which the phase ends; the last one's is 1
+  MixingConfig mixing;
 };
 
 // Maps (seed, step, sequence) to a schedule. A pure function, so that a resumed run mixes as the whole one; `progress`

@@ -40,6 +40,19 @@ class Commands(OryxCase):
                 self.assertIsNone(result["logprobs"][0])
                 self.assertTrue(all(p < 0 for p in result["logprobs"][1:]))
 
+    def test_score_by_windows(self):
+        model, tokens = self.model(), [(7 * i) % 64 for i in range(30)]
+        result = self.run_oryx("score", model, "--max-length", 12, stdin=json.dumps({"tokens": tokens}))
+        self.assertEqual(result.stderr, "")
+        by_windows = json.loads(result.stdout)["logprobs"]
+        # Tokens 1 to 12 are predicted from all before them, and so on from the window's first; the last window is full.
+        windows = "\n".join(json.dumps({"tokens": tokens[b:e]}) for b, e in ((0, 13), (12, 25), (17, 30)))
+        a, b, c = (json.loads(line)["logprobs"] for line in self.ok("score", model, stdin=windows).splitlines())
+        for got, expected in zip(by_windows[1:], a[1:] + b[1:] + c[8:], strict=True):
+            self.assertAlmostEqual(got, expected, places=4)
+        long = json.dumps({"tokens": tokens * 40})
+        self.assertIn("1199 tokens; the model's training context is", self.run_oryx("score", model, stdin=long).stderr)
+
     def test_score_is_a_distribution(self):
         model = self.model()
         lines = "\n".join(json.dumps({"tokens": [5, 9, t]}) for t in range(64))
@@ -105,6 +118,22 @@ class Commands(OryxCase):
         self.assertGreater(one["attention_fraction"], 0.2)
         self.assertLessEqual(set(one["mixers"]), {"attention", "recurrent"})
         self.assertEqual(self.ok("generate", "run/model", "--prompt", "the old", "--max-tokens", 3)[-1], "\n")
+        lines = [{"id": 1, "prompt": "the old", "max_tokens": 12}, {"prompt": "the river", "until": ["e", "zz"]}]
+        written = [json.loads(x) for x in self.ok("generate", "run/model", "--requests", "-", "--schedule", "alternate:4",
+                                                  stdin="\n".join(map(json.dumps, lines))).splitlines()]
+        alone = self.ok_json("generate", "run/model", "--prompt", "the old", "--schedule", "alternate:4", "--max-tokens", 12)
+        self.assertEqual((written[0]["id"], written[0]["tokens"], written[0]["text"]), (1, alone["tokens"], alone["text"]))
+        self.assertNotIn("e", written[1]["text"])
+        self.assertIn(written[1]["stop"], ("until", "end_of_text", "max_tokens"))
+        cut = self.run_oryx("generate", "run/model", "--requests", "-", "--max-length", 6,
+                            stdin=json.dumps({"prompt": "nobody came, nobody asked why", "max_tokens": 3}))
+        self.assertEqual(json.loads(cut.stdout)["prompt_tokens"], 3)
+        self.assertIn("1 prompts lost their beginning", cut.stderr)
+        self.bad(["standard input:1", "'prompt'"], "generate", "run/model", "--requests", "-", stdin='{"promt": "x"}')
+        self.bad("leaves no room", "generate", "run/model", "--prompt", "the", "--max-length", 6)
+        whole = {"context": "the old house stood by the river", "continuation": " and the wind"}
+        cut = self.run_oryx("score", "run/model", "--max-length", 8, stdin=json.dumps(whole))
+        self.assertIn("1 sequences of more than 8 tokens lost their beginning", cut.stderr)
         lines = [{"context": "the old house ", "continuation": "stood by"}, {"context": "", "continuation": "the"},
                  {"text": "nobody came"}]
         out = [json.loads(x) for x in self.ok("score", "run/model", stdin="\n".join(map(json.dumps, lines))).splitlines()]

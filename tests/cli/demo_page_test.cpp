@@ -87,7 +87,9 @@ Json results() {
               text_row("alternating", "alternate:16", 0.5, 4.13),
               text_row("attention for the last tenth", "tail:0.1", 0.1, 4.14)}},
             {"sample",
-             {{"prompt", "\"Rock & roll\", said"},
+             {{"model", "models/oryx-gdn-31m"},
+              {"parameters", 30900000},
+              {"prompt", "\"Rock & roll\", said"},
               {"prompt_tokens", 12},
               {"schedule", "alternate:16"},
               {"temperature", 0.8},
@@ -110,7 +112,8 @@ TEST(DemoPage, ShowsTheFigures) {
   for (const char* part :
        {"<strong>0.998</strong>", "<strong>0.681</strong>", "<strong>0.679</strong>", "50.0%", "<strong>60.34</strong>",
         "16384", "3m03s", "recurrent:..64,attention:64..", "1024 tokens</li>", "128 tokens, as trained</li>",
-        "Where attention helps, 128 tokens", "--prompt &#39;&quot;Rock &amp; roll&quot;, said&#39; --max-tokens 24"})
+        "Where attention helps, 128 tokens", "oryx generate models/oryx-gdn-31m",
+        "--prompt &#39;&quot;Rock &amp; roll&quot;, said&#39; --max-tokens 24"})
     EXPECT_TRUE(has(page, part)) << part;
   EXPECT_FALSE(has(page, "quick run"));
   Json quick = results();

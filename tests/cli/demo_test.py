@@ -59,7 +59,7 @@ class Demo(OryxCase):
 
         # The sample is what `oryx generate` writes.
         sample = results["text"]["sample"]
-        again = self.ok_json("generate", out / "text/model", "--prompt", sample["prompt"], "--schedule", sample["schedule"],
+        again = self.ok_json("generate", sample["model"], "--prompt", sample["prompt"], "--schedule", sample["schedule"],
                              "--temperature", sample["temperature"], "--seed", sample["seed"], "--max-tokens", 24)
         self.assertEqual(again["text"], "".join(p["text"] for p in sample["pieces"]))
 
@@ -87,6 +87,12 @@ class Demo(OryxCase):
         for name in "demo-recall.toml", "demo-text.toml":
             shutil.copy(os.path.join(source, "configs", name), project / "configs" / name)
         shutil.copytree(os.path.join(source, "data", "books"), project / "data" / "books")
+        model = "models/oryx-gdn-31m"
+        missing = self.run_oryx("demo", "--quick", "--out", "out", "--project", "project")
+        self.assertEqual(missing.returncode, 2, missing.stderr)
+        self.assertIn(model, missing.stderr)
+        (project / "models").mkdir()
+        (project / model).symlink_to(os.path.abspath(os.path.join(source, model)))
         self.demo("--project", "project")
         recipe = project / "configs/demo-recall.toml"
         recipe.write_text(recipe.read_text().replace("lr = 3e-3", "lr = 2e-3"))

@@ -36,7 +36,7 @@ INSTANTIATE_TEST_SUITE_P(
     Tasks, RecallTest,
     testing::Values(RecallTask{}, RecallTask{.query_placement = "end"}, RecallTask{.vocab = 4, .pairs = 1, .length = 4},
                     RecallTask{.vocab = 5, .pairs = 1, .length = 3, .query_placement = "end"},
-                    RecallTask{.vocab = 34, .pairs = 16, .length = 65},
+                    RecallTask{.vocab = 34, .pairs = 16, .length = 65}, RecallTask{.filler = "values"},
                     RecallTask{.vocab = 8192, .pairs = 64, .length = 1024, .query_placement = "end"}));
 
 TEST_P(RecallTest, IsSolvedByLookup) {
@@ -76,6 +76,10 @@ TEST_P(RecallTest, HasTheFormOfTheTask) {
         }
       }
       EXPECT_EQ(asked, keys);
+      if (task.filler == "values") {
+        const auto is_key = [&](int64_t token) { return token < task.vocab / 2; };
+        EXPECT_EQ(std::count_if(example.tokens.begin(), example.tokens.end(), is_key), 2 * task.pairs);
+      }
       for (const int64_t token : example.tokens) ASSERT_TRUE(token >= 0 && token < task.vocab);
     }
   }
@@ -158,6 +162,7 @@ TEST(Recall, RefusesImpossibleTasks) {
   EXPECT_INPUT_ERROR((RecallTask{.power_a = 0}.validate()), "power_a");
   EXPECT_INPUT_ERROR((RecallTask{.power_a = std::nan("")}.validate()), "power_a");
   EXPECT_INPUT_ERROR((RecallTask{.query_placement = "start"}.validate()), "query_placement");
+  EXPECT_INPUT_ERROR((RecallTask{.filler = "keys"}.validate()), "filler");
   EXPECT_INPUT_ERROR((RecallTask{.pairs = INT64_MAX}.validate()), "pairs");
   EXPECT_INPUT_ERROR(RecallSource({}, 127, 1), "batch_tokens must be 128");
   EXPECT_INPUT_ERROR(RecallSource({}, 256, 1).example(0, 2), "2 sequences");
@@ -167,6 +172,8 @@ TEST(Recall, TaskIsRecordedAsJson) {
   const RecallTask task{.vocab = 512, .pairs = 8, .length = 1024, .power_a = 0.5, .query_placement = "end"};
   EXPECT_EQ(RecallTask::from_json(parse_json(task.to_json().dump(), "recall.json"), "recall.json"), task);
   EXPECT_EQ(RecallTask::from_json(Json::object(), "recall.json"), RecallTask{});
+  const RecallTask values{.filler = "values"};
+  EXPECT_EQ(RecallTask::from_json(values.to_json(), "recall.json"), values);
   EXPECT_INPUT_ERROR(RecallTask::from_json(parse_json("{\"pair\": 8}", "recall.json"), "recall.json"), "pairs");
   EXPECT_INPUT_ERROR(RecallTask::from_json(parse_json("{\"pairs\": 1000}", "recall.json"), "recall.json"), "vocab");
   EXPECT_INPUT_ERROR(RecallTask::from_json(parse_json("{\"query_placement\": \"last\"}", "recall.json"), "recall.json"),

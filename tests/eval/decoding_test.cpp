@@ -87,6 +87,21 @@ TEST(Routing, SchedulesAsText) {
   EXPECT_INPUT_ERROR(make_routing("recurrent:..-6,attention:-6..", model.config())->route(model, two), "4 tokens");
 }
 
+TEST(Routing, APolicyKnowsWhatIsGivenAndNoMore) {
+  const LanguageModel model = small();
+  const auto routing = [&] { return make_routing(make_policy("entropy:0.3:4", "", model)); };
+  EXPECT_EQ(routing()->text(), "entropy:0.3:4");
+  const auto prompt = tokens(1, 40);
+  auto one = prompt, other = prompt;
+  one.push_back(3), one.push_back(4), other.push_back(30), other.push_back(31);
+  // Two answers to one question: their prompt is read in the same way.
+  const auto both = routing()->route(model, {{one, 30, 0, 40}, {other, 30, 0, 40}});
+  EXPECT_EQ(both[0].slice(0, 40), both[1].slice(0, 40));
+  const MixerSchedule alone = routing()->route(model, {{prompt, 30, 5, 40}})[0];
+  EXPECT_EQ(alone.slice(0, 40), both[0].slice(0, 40));
+  EXPECT_EQ(alone, extended(alone.slice(0, 40), 5));
+}
+
 TEST(Routing, PlacementsHoldTheFraction) {
   for (const char* where : {"tail", "head", "random", "every"}) {
     for (const int64_t length : {1, 7, 16, 100, 333}) {

@@ -249,6 +249,26 @@ TEST(RandomCaches, TruncatedOnesContinueLikeShorterOnes) {
   });
 }
 
+// Several forks of one cache and the cache itself, going on in turns, are as independent as deep copies.
+TEST(RandomCaches, ForksContinueLikeCopies) {
+  for_each_case(12, [](uint64_t seed) {
+    Random random{seed, 38};
+    const Sequence s = random_sequence(seed, random, Kind::any, 60);
+    SCOPED_TRACE(describe(s.config, {s.schedule}));
+    Cache root = s.model.make_cache();
+    in_pieces(s, root, random_split(random, s.n));  // leaves spare room behind the tokens
+    std::vector<Cache> forks{root.fork(), root.fork()}, copies{root.clone(), root.clone(), root.clone()};
+    forks.push_back(root);
+    for (int turn = 0; turn < 3; ++turn)
+      for (size_t i = 0; i < forks.size(); ++i) {
+        const Tokens more = random_tokens(random, 5, s.config);
+        const MixerSchedule schedule = random_schedule(random, 5, s.config);
+        ASSERT_TRUE(close(run(s.model, more, schedule, &forks[i]), run(s.model, more, schedule, &copies[i]), kExact));
+      }
+    for (size_t i = 0; i < forks.size(); ++i) EXPECT_TRUE(same_contents(forks[i], copies[i], s.config, kExact)) << i;
+  });
+}
+
 // After keys and values, or the state, are gone, the mode that needs only the other part goes on as if nothing had
 // happened, and the part that comes back is what it would have been.
 TEST(RandomCaches, DroppedPartsAreNotMissed) {

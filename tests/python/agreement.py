@@ -111,13 +111,14 @@ class Harness:
     """The tasks of `files` with our examples."""
 
     def __init__(self, files, directory):
-        self.manager, specs = TaskManager(), []
+        self.manager, self.names, specs = TaskManager(), list(files), []
         for task, examples in files.items():
             name, split, convert, _ = TASKS[task]
             data = write_lines(directory / f"{task}.harness.jsonl", map(convert, examples))
             config = {"include": str(self.manager.task_index[name].yaml_path), "dataset_path": "json", "dataset_name": None,
                       "dataset_kwargs": {"data_files": {split: data}, "cache_dir": str(directory / "cache")},
-                      "training_split": None, "validation_split": None, "test_split": None, f"{split}_split": split}
+                      "training_split": None, "validation_split": None, "test_split": None, f"{split}_split": split,
+                      "fewshot_split": split}
             specs.append(directory / f"{task}.yaml")
             specs[-1].write_text(json.dumps(config))
         self.tasks = self.manager.load(list(map(str, specs)))["tasks"]

@@ -102,5 +102,32 @@ TEST(Mixing, MixtureFollowsItsWeights) {
   EXPECT_NEAR(attention / 4000.0, 0.75, 0.03);
 }
 
+MixingConfig read(const char* json) {
+  return MixingConfig::read(Fields(Json::parse(json), "mixing"));
+}
+
+TEST(Mixing, PhasesFollowProgress) {
+  const MixingConfig config = read(
+      R"({"strategy": "phases", "phases": [{"until": 0.25, "strategy": "attention"}, {"strategy": "recurrent"}]})");
+  const auto mixing = make_mixing(config, preset("oryx-gdn-tiny"), 256);
+  for (double progress : {0.0, 0.249, 0.25, 0.7, 1.0})
+    EXPECT_EQ(fraction(mixing->schedule(1, 2, 3, 64, progress)), progress < 0.25 ? 1 : 0) << progress;
+  EXPECT_EQ(MixingConfig::read(Fields(config.to_json(), "again")).to_json(), config.to_json());
+}
+
+TEST(Mixing, RefusesBadPhases) {
+  for (const char* json : {
+           R"({"strategy": "phases"})",
+           R"({"phases": [{"strategy": "attention"}]})",
+           R"({"strategy": "phases", "phases": {"strategy": "attention"}})",
+           R"({"strategy": "phases", "phases": [3]})",
+           R"({"strategy": "phases", "phases": [{"until": 0.5, "strategy": "attention"}]})",
+           R"({"strategy": "phases", "phases": [{"until": 0.5}, {"until": 0.5}, {}]})",
+           R"({"strategy": "phases", "phases": [{"strategy": "phases", "phases": [{}]}]})",
+           R"({"strategy": "phases", "phases": [{"strategi": "attention"}]})",
+       })
+    EXPECT_THROW(read(json), InputError) << json;
+}
+
 }  // namespace
 }  // namespace oryx
