@@ -49,20 +49,21 @@ Json predict_cost(const Comparison& comparison, const Common& common) {
     options.presets = {recipe.model.mixers.size() > 1      ? "oryx-gdn-tiny"
                        : recipe.model.has(Mode::attention) ? "transformer-tiny"
                                                            : "gdn-tiny"};
-    options.length = recipe.data.context;
-    options.batch = std::min(recipe.train.micro_batch_tokens, 8 * options.length);
+    const at::Device device = common.torch_device();
+    // On a CPU a step of a large model's whole batch would take minutes.
+    options.length = device.is_cpu() ? std::min<int64_t>(recipe.data.context, 1024) : recipe.data.context;
+    options.batch = device.is_cpu() ? options.length : std::min(recipe.train.micro_batch_tokens, 8 * options.length);
     options.precision = recipe.train.precision;
     options.budget_s = 5;
     const Json shape = recipe.model.to_json();
-    for (const auto& [key, value] : shape.items())
-      if (value.is_number_integer() ? key.ends_with("_size") || key.starts_with("num_") || key.ends_with("_dim")
-                                    : key == "mixers" || key == "conv_activation")
-        if (key != "vocab_size") options.set.push_back(fmt::format("model.{}={}", key, value.dump()));
+    for (const char* key : {"hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "value_head_dim",
+                            "intermediate_size", "mixers", "conv_activation"})
+      options.set.push_back(fmt::format("model.{}={}", key, shape.at(key).dump()));
     options.set.push_back(
         fmt::format("model.num_hidden_layers={}", std::min<int64_t>(2, recipe.model.num_hidden_layers)));
     options.set.push_back("train.optimizer=" + recipe.train.optimizer);
-    options.complete(common.torch_device());
-    const Json bench = bench::bench_train(options, common.torch_device());
+    options.complete(device);
+    const Json bench = bench::bench_train(options, device);
     if (bench.at("rows").empty()) throw Interrupted{};
     const auto gflops = bench["rows"][0].at("gflops").get<double>();
     const ModelInfo info = model_info(recipe.model);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "cli/compare_results.h"
@@ -45,14 +46,16 @@ struct Gain {
   std::optional<std::string> unless = {};  // why it shows nothing, whatever the figures
 };
 
-void judge(Claim& claim, const std::vector<Gain>& gains, double margin, bool decisive) {
+void judge(Claim& claim, std::vector<Gain> gains, double margin, bool decisive) {
+  // A loss that was not finite is missing.
+  std::erase_if(gains, [](const Gain& gain) { return gain.by_seed.empty(); });
   std::vector<Json> all;
   for (const Gain& gain : gains) all.push_back(gain.by_seed);
   const auto intervals = pooled_intervals(all);
   for (size_t i = 0; i < gains.size(); ++i) {
     const Interval& x = intervals[i];
     const std::string range =
-        x.high - x.low > 1e9 ? "one seed, no interval" : fmt::format("{:+.4f} to {:+.4f}", x.low, x.high);
+        std::isfinite(x.low) ? fmt::format("{:+.4f} to {:+.4f}", x.low, x.high) : "one seed, no interval";
     const std::string text = fmt::format("{} {:+.4f} ({})", gains[i].text, x.mean, range);
     if (gains[i].unless)
       claim.add(Verdict::not_shown, text + "; " + *gains[i].unless);
@@ -103,9 +106,9 @@ Claim switching(const Json& models, bool decisive) {
       if (!losses.contains(mode) || !losses.contains("attention") || !losses.contains("recurrent")) continue;
       Json gain = Json::object();
       for (const auto& [seed, loss] : losses[mode]["by_seed"].items()) {
-        double worse = losses["attention"]["by_seed"].value(seed, -1e9);
-        worse = std::max(worse, losses["recurrent"]["by_seed"].value(seed, -1e9));
-        gain[seed] = worse - loss.get<double>();
+        const Json &attention = losses["attention"]["by_seed"], &recurrent = losses["recurrent"]["by_seed"];
+        if (!attention.contains(seed) || !recurrent.contains(seed)) continue;
+        gain[seed] = std::max(attention[seed].get<double>(), recurrent[seed].get<double>()) - loss.get<double>();
       }
       gains.push_back({fmt::format("{}, {}", model.at("name").get<std::string>(), mode), std::move(gain)});
     }
