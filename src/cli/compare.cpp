@@ -1,18 +1,10 @@
 #include <csignal>
 #include <cstdio>
 
-#include "base/error.h"
-#include "base/files.h"
-#include "base/progress.h"
 #include "cli/compare_report.h"
-#include "cli/compare_results.h"
+#include "cli/comparison_run.h"
 #include "cli/options.h"
-#include "data/sha256.h"
-#include "train/position_losses.h"
 #include "train/run_lock.h"
-#include "train/stop_signal.h"
-#include "train/trainer.h"
-#include "train/training_data.h"
 
 namespace oryx::cli {
 namespace {
@@ -25,113 +17,6 @@ struct Options {
   bool resume = false;
 };
 
-// Of the tokens of up to 64 batches spread over the budget.
-std::string digest(const BatchSource& source, const Recipe& recipe) {
-  const int64_t all = recipe.steps() * (recipe.train.batch_tokens / recipe.train.micro_batch_tokens),
-                count = std::min<int64_t>(64, all);
-  Sha256 sha;
-  for (int64_t i = 0; i < count; ++i) {
-    const Batch batch = source.batch(i * all / count);
-    sha.update(batch.tokens.data(), batch.tokens.size() * sizeof(int64_t));
-  }
-  return sha.hex();
-}
-
-// A finished run must have had this recipe; what the data add to it is not known here.
-void check_finished(const fs::path& run, const Recipe& recipe) {
-  Json now = recipe.to_json(), before = load_json(run / "recipe.json");
-  for (const char* key : {"vocab_size", "bos_token_id", "eos_token_id"})
-    if (key != std::string_view("vocab_size") || !recipe.vocab_given)
-      now["model"].erase(key), before["model"].erase(key);
-  for (const auto& [table, values] : now.items())
-    for (const auto& [key, value] : values.items())
-      require(before.contains(table) && before[table].value(key, Json()) == value,
-              "{} was trained after another recipe: {}.{} is {} now; go back to the earlier recipe, or give another "
-              "--out",
-              run.string(), table, key, value.dump());
-}
-
-class Compare {
- public:
-  Compare(Comparison comparison, fs::path out, const Options& options, at::Device device)
-      : comparison_(std::move(comparison)), out_(std::move(out)), resume_(options.resume), device_(device) {
-    const fs::path before = out_ / "comparison.json";
-    require(resume_ || !fs::exists(before),
-            "{} already holds a comparison; pass --resume to go on with it, or give another --out", out_.string());
-    if (fs::exists(before)) digests_ = load_json(before).value("tokens_sha256", Json::object());
-  }
-
-  // The signal that ended it early, or 0. Seed by seed, so that the models can be compared early.
-  int run() {
-    write_reports();
-    for (size_t i = 0; i < comparison_.seeds.size(); ++i) {
-      data_.reset();
-      for (const auto& [name, recipes] : comparison_.models) {
-        const Recipe& recipe = recipes[i];
-        const fs::path run = run_folder(out_, name, comparison_.seeds[i]);
-        const bool trained = resume_ && fs::exists(run / "model" / "config.json");
-        if (trained) check_finished(run, recipe);
-        if (trained && fs::exists(run / kPositionLosses)) continue;
-        if (!data_) load_data(recipe);
-        if (!trained) {
-          Progress::say(fmt::format("{}, seed {}", name, comparison_.seeds[i]));
-          share_tokenizer(run);
-          train(recipe, {run, resume_, device_});
-          // Not TrainResult::stopped_by: the signal may have come in a run's last step.
-          if (StopSignal::received() != 0) return StopSignal::received();
-        }
-        LanguageModel model = LanguageModel::load(run / "model", device_);
-        model.set_compute_type(recipe.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
-        write_file_atomically(run / kPositionLosses,
-                              position_losses(model, *data_, recipe.data.context).dump(1) + "\n");
-        write_reports();
-      }
-    }
-    return 0;
-  }
-
-  const Json& results() const { return results_; }
-
- private:
-  // All models of a seed see the tokens of one source, which must not have changed since the comparison began.
-  void load_data(Recipe recipe) {
-    data_ = std::make_unique<TrainingData>(recipe, out_);
-    const std::string seed = fmt::format("{}", recipe.train.seed), now = digest(data_->train(), recipe);
-    const std::string before = digests_.value(seed, now);
-    require(before == now,
-            "{}: the tokens of seed {} are not those that the comparison began with; restore the data, or give another "
-            "--out",
-            out_.string(), seed);
-    digests_[seed] = now;
-  }
-
-  // One that was learned from the text, by load_data.
-  void share_tokenizer(const fs::path& run) const {
-    const fs::path learned = out_ / "tokenizer.model";
-    fs::create_directories(run);
-    if (fs::exists(learned)) write_file_atomically(run / "tokenizer.model", read_text_file(learned));
-  }
-
-  void write_reports() {
-    const Recipe& recipe = comparison_.models.front().recipes.front();
-    results_ = {{"oryx", ORYX_VERSION},
-                {"tokens", recipe.steps() * recipe.train.batch_tokens},
-                {"seeds", comparison_.seeds},
-                {"tokens_sha256", digests_}};
-    results_.update(comparison_results(comparison_, out_));
-    write_file_atomically(out_ / "comparison.json", results_.dump(1) + "\n");
-    write_file_atomically(out_ / "comparison.md", comparison_markdown(results_));
-    write_file_atomically(out_ / "comparison.html", comparison_page(results_));
-  }
-
-  Comparison comparison_;
-  fs::path out_;
-  bool resume_;
-  at::Device device_;
-  Json digests_ = Json::object(), results_;
-  std::unique_ptr<TrainingData> data_;  // of the seed that is being trained
-};
-
 }  // namespace
 
 void add_compare(CLI::App& app, Common& common) {
@@ -142,17 +27,12 @@ void add_compare(CLI::App& app, Common& common) {
   command->add_option("--set", options->set, "Replace a key of what is common: table.key=value, seeds=[0, 1]");
   command->add_flag("--resume", options->resume, "Go on with the comparison in --out, if there is one");
   command->callback([options, &common] {
-    require(Launch::from_environment().alone(),
-            "compare trains one model after another in one process; start it without torchrun, mpirun or srun, and "
-            "several times with other --set seeds=[...] and --out to use several GPUs");
     const fs::path path = options->comparison;
     Comparison comparison = Comparison::load(path, options->set);
     const fs::path out = options->out.empty() ? "out" / path.stem() : fs::path(options->out);
-    std::error_code error;
-    fs::create_directories(out, error);
-    require(!error, "{}: cannot be made: {}", out.string(), error.message());
+    make_out_folder(out, "compare");
     const RunLock lock(out);
-    Compare compare(std::move(comparison), out, *options, common.torch_device());
+    ComparisonRun compare(std::move(comparison), out, options->resume, common.torch_device());
     const int signal = compare.run();
     if (common.json)
       Common::print(compare.results());

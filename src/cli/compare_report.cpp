@@ -8,6 +8,7 @@
 #include <map>
 
 #include "base/progress.h"
+#include "cli/text_table.h"
 #include "eval/report/html.h"
 #include "eval/report/line_chart.h"
 
@@ -24,7 +25,7 @@ constexpr const char* kNone = "–";
 // In the order in which a table shows them.
 std::vector<std::string> modes(const Json& results) {
   std::vector<std::string> found;
-  for (const char* mode : {"attention", "recurrent", "mixed", "tail"})
+  for (const char* mode : {"attention", "recurrent", "mixed", "tail", "schedule"})
     if (std::ranges::any_of(results.at("models"), [&](const Json& m) { return m.at("val_loss").contains(mode); }))
       found.emplace_back(mode);
   return found;
@@ -38,11 +39,11 @@ std::string with_error(const Json& spread, const char* mean_format) {
 }
 
 // The table that all forms of the report show, headings first.
-std::vector<std::vector<std::string>> cells(const Json& results) {
+TextTable cells(const Json& results) {
   std::vector<std::string> headings{"Model", "Parameters", "Tie ratio", "Seeds"};
   for (const std::string& mode : modes(results)) headings.push_back(mode);
   headings.insert(headings.end(), {"Attention to baseline", "Recurrent to baseline", "Tokens/s"});
-  std::vector<std::vector<std::string>> rows{headings};
+  TextTable rows{headings};
   for (const Json& model : results.at("models")) {
     auto& row = rows.emplace_back();
     double tie_ratio = 1;
@@ -152,15 +153,7 @@ std::string charts(const Json& results) {
 }  // namespace
 
 std::string comparison_markdown(const Json& results) {
-  const auto rows = cells(results);
-  std::string out = "# Comparison\n\n" + explanation(results) + "\n\n";
-  for (size_t i = 0; i < rows.size(); ++i) {
-    for (const std::string& cell : rows[i]) out += "| " + cell + " ";
-    out += "|\n";
-    if (i > 0) continue;
-    for (size_t c = 0; c < rows[0].size(); ++c) out += c == 0 ? "|---" : "|---:";
-    out += "|\n";
-  }
+  std::string out = "# Comparison\n\n" + explanation(results) + "\n\n" + markdown_table(cells(results));
   out += "\n## Recipes\n\nCommon to all:\n\n```toml\n" + to_toml(results.at("common")) + "```\n";
   for (const Json& model : results.at("models"))
     out += fmt::format("\n{}:\n\n```toml\n{}```\n", model.at("name").get<std::string>(), to_toml(model.at("recipe")));
@@ -168,19 +161,10 @@ std::string comparison_markdown(const Json& results) {
 }
 
 std::string comparison_page(const Json& results) {
-  const auto rows = cells(results);
-  std::vector<report::Table::Column> columns;
-  for (size_t i = 0; i < rows[0].size(); ++i)
-    columns.push_back({rows[0][i], i == 0 ? report::Table::Align::left : report::Table::Align::right});
-  report::Table table("Validation loss", columns);
-  for (size_t r = 1; r < rows.size(); ++r) {
-    std::vector<report::Table::Cell> row;
-    for (const std::string& cell : rows[r]) row.push_back(report::Table::text(cell));
-    table.add_row(std::move(row));
-  }
   std::string body =
       "<h1>Comparison</h1>\n<p class=\"lead\">Models trained on the same tokens in the same order.</p>\n";
-  body += table.html() + "<p class=\"small\">" + escape_html(explanation(results)) + "</p>\n" + charts(results);
+  body += html_table("Validation loss", cells(results)) + "<p class=\"small\">" + escape_html(explanation(results)) +
+          "</p>\n" + charts(results);
   const auto recipe = [](const std::string& heading, const Json& json) {
     return fmt::format("<details><summary>{}</summary>\n<pre>{}</pre></details>\n", escape_html(heading),
                        escape_html(to_toml(json)));

@@ -11,16 +11,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Json spread(const Json& by_seed) {
-  const auto n = static_cast<double>(by_seed.size());
-  double sum = 0, squares = 0;
-  for (const auto& [seed, value] : by_seed.items()) sum += value.get<double>();
-  for (const auto& [seed, value] : by_seed.items()) squares += std::pow(value.get<double>() - sum / n, 2);
-  Json error;
-  if (by_seed.size() > 1) error = std::sqrt(squares / (n - 1) / n);
-  return {{"mean", sum / n}, {"standard_error", error}, {"by_seed", by_seed}};
-}
-
 // What two tables have in common, and what the first has beside that.
 Json intersection(const Json& a, const Json& b) {
   Json common = Json::object();
@@ -80,7 +70,10 @@ Json model_results(const Comparison& comparison, const Comparison::Model& model,
   for (const Json& run : runs) tokens += run["tokens"].get<double>(), seconds += run["seconds"].get<double>();
   if (seconds > 0) speed = tokens / seconds;
   const Json losses = last_losses(runs);
-  for (const auto& [mode, by_seed] : losses.items()) val_loss[mode] = spread(by_seed);
+  // A fixed hybrid has but the schedule that it was trained with.
+  const bool hybrid = is_hybrid(recipe);
+  for (const auto& [mode, by_seed] : losses.items())
+    if (!hybrid || mode == "schedule") val_loss[mode] = spread(by_seed);
   return {{"name", model.name},
           {"mixers", recipe["model"]["mixers"]},
           {"parameters", info.parameters.total - info.parameters.embedding},
@@ -101,9 +94,7 @@ Json against_baseline(const Json& model, const Json& models) {
     const auto baseline = std::ranges::find_if(models, [&](const Json& other) { return other["mixers"] == alone; });
     if (baseline == models.end() || !(*baseline)["val_loss"].contains(mode)) continue;
     const Json& base = (*baseline)["val_loss"][mode]["by_seed"];
-    Json differences = Json::object();
-    for (const auto& [seed, nats] : loss["by_seed"].items())
-      if (base.contains(seed)) differences[seed] = nats.get<double>() - base[seed].get<double>();
+    const Json differences = seed_differences(loss["by_seed"], base);
     if (differences.empty()) continue;
     out[mode] = spread(differences);
     out[mode]["baseline"] = (*baseline)["name"];
@@ -112,6 +103,27 @@ Json against_baseline(const Json& model, const Json& models) {
 }
 
 }  // namespace
+
+Json spread(const Json& by_seed) {
+  const auto n = static_cast<double>(by_seed.size());
+  double sum = 0, squares = 0;
+  for (const auto& [seed, value] : by_seed.items()) sum += value.get<double>();
+  for (const auto& [seed, value] : by_seed.items()) squares += std::pow(value.get<double>() - sum / n, 2);
+  Json error;
+  if (by_seed.size() > 1) error = std::sqrt(squares / (n - 1) / n);
+  return {{"mean", sum / n}, {"standard_error", error}, {"by_seed", by_seed}};
+}
+
+Json seed_differences(const Json& a, const Json& b) {
+  Json out = Json::object();
+  for (const auto& [seed, value] : a.items())
+    if (b.contains(seed)) out[seed] = value.get<double>() - b[seed].get<double>();
+  return out;
+}
+
+bool is_hybrid(const Json& recipe) {
+  return recipe.at("model").at("mixers").size() > 1 && recipe.at("mixing").at("strategy") == "schedule";
+}
 
 fs::path run_folder(const fs::path& out, const std::string& model, int64_t seed) {
   return out / model / fmt::format("seed-{}", seed);

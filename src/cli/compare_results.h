@@ -8,6 +8,14 @@
 
 namespace oryx::cli {
 
+// Mean and standard error over seeds, {SEED: value}: a SPREAD, as below.
+Json spread(const Json& by_seed);
+// {SEED: a - b} of the seeds that both have.
+Json seed_differences(const Json& a, const Json& b);
+
+// Whether a recipe (Recipe::to_json) trains two mixers under one fixed schedule.
+bool is_hybrid(const Json& recipe);
+
 // Of one of a comparison's runs.
 std::filesystem::path run_folder(const std::filesystem::path& out, const std::string& model, int64_t seed);
 

@@ -5,7 +5,6 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <thread>
 
 #include "base/error.h"
@@ -49,14 +48,6 @@ Recipe load_recipe(const fs::path& project, const char* name, const std::vector<
   Json json = load_toml(path);
   for (const std::string& assignment : overrides) apply_override(json, assignment);
   return Recipe::from_json(json, path.string(), path.parent_path());
-}
-
-// The processor's name as the system tells it, "" when it does not.
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("model name")) return line.substr(std::min(line.find(": "), line.size() - 2) + 2);
-  return "";
 }
 
 bool color_terminal() {

@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <fstream>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -47,6 +48,13 @@ uint64_t fnv1a(uint64_t hash, const std::string& bytes) {
 
 void say(const std::string& line) {
   std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(std::min(line.find(": "), line.size() - 2) + 2);
+  return "";
 }
 
 Json train_stage(const std::string& name, const Recipe& recipe, const fs::path& run, at::Device device) {

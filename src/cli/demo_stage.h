@@ -14,6 +14,8 @@ namespace oryx::cli {
 // A line of the demo's own on standard error, apart from progress.
 void say(const std::string& line);
 
+std::string processor();  // its name as the system tells it, "" when it does not
+
 // Trains `recipe` into RUN and leaves RUN/model. A finished run of the same recipe is not repeated, an interrupted one
 // goes on from its newest checkpoint, and what another recipe left in RUN is replaced. Returns what the report shows:
 // {tokens, steps, seconds, tokens_per_s, loss [{tokens, loss}], validation [{tokens, <mode>: nats}]}; seconds are those

@@ -113,26 +113,14 @@ report::LineChart chart_of(const Task& task, const std::vector<Point>& points) {
   return chart;
 }
 
-bool is_policy(const std::string& place) {
-  return std::ranges::find(kPolicies, place.substr(0, place.find(':'))) != std::end(kPolicies);
-}
-
-// A placement, or a policy as NAME[:CHUNK].
-std::unique_ptr<Routing> routing_at(const std::string& place, double fraction, const Options& options,
-                                    const LanguageModel& model) {
-  if (!is_policy(place)) return make_routing(Placement{place, fraction, options.evaluation.seed});
-  const size_t name = std::min(place.find(':'), place.size());
-  return make_routing(make_policy(fmt::format("{}:{}{}", place.substr(0, name), fraction, place.substr(name)),
-                                  options.names.back(), model));
-}
-
 std::vector<Point> sweep(const Evaluation& evaluation, const Task& task, const Options& options,
                          const LanguageModel& model, ExampleLines& lines, bool json) {
   const std::vector<double> fractions = parse_sweep(options.sweep);
   std::vector<Point> points;
   for (const std::string& where : options.places) {
     for (const double fraction : fractions) {
-      const auto routing = routing_at(where, fraction, options, model);
+      const auto routing =
+          make_routing(Placement{where, fraction, options.evaluation.seed}, options.names.back(), model);
       points.push_back({where, fraction, evaluation.run(*routing, lines.of(task.name, routing->text()))});
       const TaskResult& result = points.back().result;
       if (!json) print_row("  " + routing->text(), result);

@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   oryx::cli::add_generate(app, common);
   oryx::cli::add_bench(app, common);
   oryx::cli::add_demo(app, common);
+  oryx::cli::add_reproduce(app, common);
   // Subcommands run while parsing; the common options must be in force before them.
   app.parse_complete_callback([&] { prepare(common); });
   try {

@@ -45,6 +45,7 @@ void add_gate(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_bench(CLI::App& app, Common& common);
 void add_demo(CLI::App& app, Common& common);
+void add_reproduce(CLI::App& app, Common& common);
 
 // A terminal's Interrupted run ends with this status.
 struct Interrupted {};

@@ -150,4 +150,17 @@ std::unique_ptr<Routing> make_routing(std::unique_ptr<Policy> policy) {
   return std::make_unique<PolicyRouting>(std::move(policy));
 }
 
+bool is_policy(std::string_view where) {
+  return std::ranges::find(kPolicies, where.substr(0, where.find(':'))) != std::end(kPolicies);
+}
+
+std::unique_ptr<Routing> make_routing(const Placement& placement, const std::filesystem::path& directory,
+                                      const LanguageModel& model) {
+  if (!is_policy(placement.where)) return make_routing(placement);
+  const std::string& where = placement.where;
+  const size_t name = std::min(where.find(':'), where.size());
+  return make_routing(make_policy(fmt::format("{}:{}{}", where.substr(0, name), placement.fraction, where.substr(name)),
+                                  directory, model));
+}
+
 }  // namespace oryx

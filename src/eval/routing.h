@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "generate/policy.h"
@@ -51,6 +53,11 @@ struct Placement {
 inline constexpr const char* kPlacements[] = {"tail", "head", "question", "random", "every"};
 MixerSchedule place_attention(const Placement& placement, int64_t length, int64_t question_begin);
 std::unique_ptr<Routing> make_routing(const Placement& placement);
+
+// `where` of a sweep: a placement, or a policy as NAME[:CHUNK], for which `directory` is the model's.
+std::unique_ptr<Routing> make_routing(const Placement& placement, const std::filesystem::path& directory,
+                                      const LanguageModel& model);
+bool is_policy(std::string_view where);
 
 // The policy's choice; generated tokens are served as the prompt's last one.
 std::unique_ptr<Routing> make_routing(std::unique_ptr<Policy> policy);
