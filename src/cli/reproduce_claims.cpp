@@ -50,6 +50,7 @@ void judge(Claim& claim, std::vector<Gain> gains, double margin, bool decisive) 
   // A loss that was not finite is missing.
   std::erase_if(gains, [](const Gain& gain) { return gain.by_seed.empty(); });
   std::vector<Json> all;
+  all.reserve(gains.size());
   for (const Gain& gain : gains) all.push_back(gain.by_seed);
   const auto intervals = pooled_intervals(all);
   for (size_t i = 0; i < gains.size(); ++i) {

@@ -65,11 +65,11 @@ class RunEvaluation {
 
   Json contexts() {
     Json out = Json::array();
-    for (const auto& [mode, schedule] : modes_)
+    for (const auto& mode : modes_)
       for (const int64_t length : plan_.contexts) {
-        Json row{{"mode", mode}, {"length", length}};
-        row.update(cache_.get(settings("context", "", schedule, {{"length", length}, {"threads", common_.threads}}),
-                              [&] { return time_context(schedule, length); }));
+        Json row{{"mode", mode.first}, {"length", length}};
+        row.update(cache_.get(settings("context", "", mode.second, {{"length", length}, {"threads", common_.threads}}),
+                              [&] { return time_context(mode.second, length); }));
         out.push_back(std::move(row));
       }
     return out;
@@ -95,7 +95,7 @@ class RunEvaluation {
   // The modes throughout, and, of a model that can choose, every place at every fraction.
   template <typename Measure>
   void sweep(const std::string& task, Json& out, const Measure& measure) {
-    const auto add = [&](const std::string& where, const std::string& mode, double fraction, Json result) {
+    const auto add = [&](const std::string& where, const std::string& mode, double fraction, const Json& result) {
       Json point{{"task", task}, {"where", where}, {"mode", mode}, {"fraction", fraction}};
       point.update(result);
       out.push_back(std::move(point));

@@ -34,6 +34,7 @@ class SchedulePolicy : public Policy {
   std::vector<MixerSchedule> route(const LanguageModel& model,
                                    const std::vector<RoutingRequest>& requests) const override {
     std::vector<MixerSchedule> schedules;
+    schedules.reserve(requests.size());
     for (const auto& request : requests)
       schedules.push_back(spec_.resolve(static_cast<int64_t>(request.tokens.size()), model.config()));
     return schedules;
