@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -59,6 +60,8 @@ c10::intrusive_ptr<c10d::Backend> make_backend(const c10::intrusive_ptr<c10d::St
 struct ProcessGroup::Connection {
   Connection(const Launch& launch, at::Device on)
       : device(on), store(make_store(launch)), monitor(store->clone(), launch.rank, launch.ranks) {
+    // Gloo writes to sockets whose other end may be dead: that is an error to report, not the end of this process.
+    std::signal(SIGPIPE, SIG_IGN);
     try {
       backend = make_backend(store, launch, on);
     } catch (const std::exception& e) {
