@@ -38,7 +38,9 @@ double attention_fraction(const Recipe& recipe) {
   return sum / kSequences;
 }
 
-// Training's cost, from steps of the same models cut to two layers: {device, models [{name, tokens, flops, gflops,
+// Training's cost, from steps of the same models cut to two layers, with AdamW: what another optimizer adds is spread
+// over a batch that is far larger than those measured here.
+// Returns {device, models [{name, tokens, flops, gflops,
 // hours}], hours}.
 Json predict_cost(const Comparison& comparison, const Common& common) {
   Json out{{"device", common.device}, {"models", Json::array()}};
@@ -61,8 +63,8 @@ Json predict_cost(const Comparison& comparison, const Common& common) {
       options.set.push_back(fmt::format("model.{}={}", key, shape.at(key).dump()));
     options.set.push_back(
         fmt::format("model.num_hidden_layers={}", std::min<int64_t>(2, recipe.model.num_hidden_layers)));
-    options.set.push_back("train.optimizer=" + recipe.train.optimizer);
     options.complete(device);
+    Progress::say(name);
     const Json bench = bench::bench_train(options, device);
     if (bench.at("rows").empty()) throw Interrupted{};
     const auto gflops = bench["rows"][0].at("gflops").get<double>();

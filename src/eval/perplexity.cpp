@@ -44,6 +44,7 @@ PerplexityResult evaluate_perplexity(const LanguageModel& model, const Tokenizer
     std::vector<ScoringRequest> group(windows.begin() + static_cast<int64_t>(i),
                                       windows.begin() + static_cast<int64_t>(std::min(i + kGroup, windows.size())));
     std::vector<RoutingRequest> requests;
+    requests.reserve(group.size());
     for (const auto& window : group)
       requests.push_back(
           {{window.tokens.begin(), window.tokens.end() - 1}, 0, {window.tokens.begin() + 1, window.tokens.end()}});

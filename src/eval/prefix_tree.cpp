@@ -60,6 +60,7 @@ class Reader {
   void run() {
     std::vector<Child> roots;
     const auto nodes = build(0, order_.size(), 0);
+    roots.reserve(nodes.size());
     for (const Node& node : nodes) roots.push_back({&node, nullptr});
     run(std::move(roots));
   }
