@@ -144,8 +144,7 @@ Json measure_preset(const std::string& name, const TrainBenchOptions& options, c
   trace = steps.trace;
   const ModelInfo info = model_info(recipe.model);
   const double fraction = attention_fraction(recipe, steps), seconds = median(steps.seconds);
-  const double flops =
-      3 * (fraction * info.flops_attention.value_or(0) + (1 - fraction) * info.flops_recurrent.value_or(0));
+  const double flops = training_flops(recipe, fraction);
   const double rate = static_cast<double>(recipe.train.batch_tokens) / seconds;
   return {{"preset", name},
           {"mixing", recipe.model.mixers.size() > 1 ? Json(recipe.mixing.strategy) : Json()},
@@ -165,6 +164,13 @@ Json measure_preset(const std::string& name, const TrainBenchOptions& options, c
 }
 
 }  // namespace
+
+double training_flops(const Recipe& recipe, double attention_fraction) {
+  const ModelInfo info = model_info(recipe.model);
+  const double attention = info.flops_attention.value_or(0), recurrent = info.flops_recurrent.value_or(0);
+  if (passes(recipe.mixing, recipe.model) == 2) return 3 * (attention + recurrent);
+  return 3 * (attention_fraction * attention + (1 - attention_fraction) * recurrent);
+}
 
 void TrainBenchOptions::complete(c10::Device device) {
   std::vector<std::string> names = preset_names(), sizes, chosen;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "train/recipe.h"
 
 namespace oryx::bench {
 
@@ -33,5 +34,8 @@ struct TrainBenchOptions {
 // ms is the median time of a step, from one optimizer update to the next, data and all; peak_bytes what the process
 // (on a GPU: the allocator) takes beyond what was there before the model. InputErrors of the recipe are the caller's.
 Json bench_train(const TrainBenchOptions& options, c10::Device device);
+
+// Of a token of the recipe, forward and backward (twice the forward), when mixing gives attention this part of all.
+double training_flops(const Recipe& recipe, double attention_fraction);
 
 }  // namespace oryx::bench

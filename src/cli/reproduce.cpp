@@ -68,11 +68,8 @@ Json predict_cost(const Comparison& comparison, const Common& common) {
     const Json bench = bench::bench_train(options, device);
     if (bench.at("rows").empty()) throw Interrupted{};
     const auto gflops = bench["rows"][0].at("gflops").get<double>();
-    const ModelInfo info = model_info(recipe.model);
-    const double fraction = attention_fraction(recipe);
-    const double flops =
-        3 * (fraction * info.flops_attention.value_or(0) + (1 - fraction) * info.flops_recurrent.value_or(0)) *
-        static_cast<double>(recipe.train.tokens) * static_cast<double>(recipes.size());
+    const double flops = bench::training_flops(recipe, attention_fraction(recipe)) *
+                         static_cast<double>(recipe.train.tokens) * static_cast<double>(recipes.size());
     out["models"].push_back({{"name", name},
                              {"tokens", recipe.train.tokens},
                              {"runs", recipes.size()},

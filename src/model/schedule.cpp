@@ -119,6 +119,16 @@ MixerSchedule MixerSchedule::slice(int64_t begin, int64_t end) const {
   return result;
 }
 
+MixerSchedule MixerSchedule::exchanged() const {
+  const auto exchange = [](std::vector<Span>& spans) {
+    for (Span& span : spans) span.mode = span.mode == Mode::attention ? Mode::recurrent : Mode::attention;
+  };
+  MixerSchedule result = *this;
+  exchange(result.common_);
+  for (auto& [layer, own] : result.layers_) exchange(own);
+  return result;
+}
+
 bool MixerSchedule::uses(Mode mode) const {
   const auto contains = [mode](const std::vector<Span>& spans) {
     return std::any_of(spans.begin(), spans.end(), [mode](const Span& span) { return span.mode == mode; });

@@ -36,6 +36,7 @@ class MixerSchedule {
   const std::map<int64_t, std::vector<Span>>& layers() const { return layers_; }  // overrides
   Mode at(int64_t token, int64_t layer) const;
   MixerSchedule slice(int64_t begin, int64_t end) const;  // renumbered from 0
+  MixerSchedule exchanged() const;                        // attention where this has recurrent, and the reverse
   bool uses(Mode mode) const;                             // in any layer
   // Tokens in attention over all tokens, averaged over `num_layers` layers.
   double attention_fraction(int64_t num_layers) const;

@@ -164,6 +164,7 @@ std::vector<MixingConfig::Phase> read_phases(Fields& fields) {
     last = phase.until;
     phase.mixing = MixingConfig::read(Fields(rest, where));
     require(phase.mixing.phases.empty(), "{}: a phase cannot have phases itself", where);
+    require(!phase.mixing.both, "{}: 'both' holds for all of the training and belongs into [mixing]", where);
   }
   require(last == 1, "{}: the last of the phases must end at until = 1 (the default), but ends at {}", fields.where(),
           last);
@@ -189,6 +190,7 @@ MixingConfig MixingConfig::read(Fields fields) {
   require(config.fraction >= 0 && config.fraction <= 1, "{}: 'fraction' must lie in [0, 1], but is {}", fields.where(),
           config.fraction);
   config.schedule = fields.string("schedule", "");
+  config.both = fields.boolean("both", false);
   Fields weights = fields.table("weights");
   for (const std::string& name : kSimple)
     if (weights.has(name)) {
@@ -213,7 +215,8 @@ MixingConfig MixingConfig::read(Fields fields) {
 }
 
 Json MixingConfig::to_json() const {
-  Json json{{"strategy", strategy}, {"chunk", chunk}, {"low", low}, {"high", high}, {"fraction", fraction}};
+  Json json{{"strategy", strategy}, {"chunk", chunk},       {"low", low},
+            {"high", high},         {"fraction", fraction}, {"both", both}};
   if (!schedule.empty()) json["schedule"] = schedule;
   for (const auto& [name, weight] : weights) json["weights"][name] = weight;
   for (const Phase& phase : phases) {
@@ -241,6 +244,10 @@ std::unique_ptr<MixingStrategy> make_mixing(const MixingConfig& config, const Mo
   if (config.strategy == "mixture") return std::make_unique<Mixture>(config, model, context);
   if (config.strategy == "phases") return std::make_unique<Phases>(config, model, context);
   return std::make_unique<RandomChunks>(chunk, config.low, config.high);
+}
+
+int64_t passes(const MixingConfig& config, const ModelConfig& model) {
+  return config.both && model.has(Mode::attention) && model.has(Mode::recurrent) ? 2 : 1;
 }
 
 }  // namespace oryx

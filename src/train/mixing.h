@@ -27,6 +27,9 @@ struct MixingConfig {
   std::vector<std::pair<std::string, double>> weights;  // mixture
   struct Phase;
   std::vector<Phase> phases;  // phases, in the order of their ends
+  // Every sequence twice in a step, the second time with the mixers exchanged: each token is learned in both modes.
+  // Tokens are counted once, the time is that of both passes. No effect on a model with one mixer.
+  bool both = false;
 
   static MixingConfig read(Fields fields);  // InputErrors name the key
   Json to_json() const;
@@ -49,5 +52,8 @@ class MixingStrategy {
 // For a model with one mixer every strategy becomes that mixer. `context` sets the default chunk. InputError when the
 // strategy names a mode that the model lacks.
 std::unique_ptr<MixingStrategy> make_mixing(const MixingConfig& config, const ModelConfig& model, int64_t context);
+
+// Passes over a sequence in one step: 2 where `both` applies.
+int64_t passes(const MixingConfig& config, const ModelConfig& model);
 
 }  // namespace oryx

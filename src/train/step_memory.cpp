@@ -78,13 +78,16 @@ Measured measure(const Recipe& recipe, int64_t layers, int64_t length, int64_t s
   const auto mixing = make_mixing(recipe.mixing, recipe.model, recipe.data.context);
   const RecomputeGuard recompute(train.recompute);
   // With several parts the gradients of the first are there when the next begins.
-  const bool parts = train.batch_tokens > train.micro_batch_tokens;
+  const int64_t passes = oryx::passes(recipe.mixing, recipe.model);
+  const bool parts = train.batch_tokens > train.micro_batch_tokens || passes > 1;
   Measured out;
   for (int64_t pass = 0; pass < kPasses; ++pass) {
     for (const auto& [name, w] : model.weights()) w.mutable_grad() = parts ? at::zeros_like(w.detach()) : at::Tensor();
     std::vector<SequenceSpec> specs;
-    for (int64_t b = 0; b < sequences; ++b)
-      specs.push_back({mixing->schedule(static_cast<uint64_t>(train.seed), pass, b, length, 0)});
+    for (int64_t b = 0; b < sequences; ++b) {
+      const MixerSchedule schedule = mixing->schedule(static_cast<uint64_t>(train.seed), pass, b, length, 0);
+      specs.push_back({pass % passes == 0 ? schedule : schedule.exchanged()});
+    }
     out = most(out, measure_pass(model, {std::move(specs), layers, device}, meter));
   }
   return out;

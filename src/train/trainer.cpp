@@ -227,12 +227,15 @@ class Trainer {
     checkpoints_.save(model_, optimizer_, state_, [this](const fs::path& directory) { data_.save_into(directory); });
   }
 
-  SequenceLayout layout_of(const Batch& batch, int64_t first_sequence) const {
+  SequenceLayout layout_of(const Batch& batch, int64_t first_sequence, int64_t pass) const {
     std::vector<SequenceSpec> sequences;
     const double progress = static_cast<double>(state_.step) / static_cast<double>(recipe_.steps());
-    for (int64_t b = 0; b < batch.sequences(); ++b)
-      sequences.push_back({mixing_->schedule(static_cast<uint64_t>(recipe_.train.seed), state_.step, first_sequence + b,
-                                             batch.cu_seqlens[b + 1] - batch.cu_seqlens[b], progress)});
+    for (int64_t b = 0; b < batch.sequences(); ++b) {
+      MixerSchedule schedule =
+          mixing_->schedule(static_cast<uint64_t>(recipe_.train.seed), state_.step, first_sequence + b,
+                            batch.cu_seqlens[b + 1] - batch.cu_seqlens[b], progress);
+      sequences.push_back({pass == 0 ? std::move(schedule) : schedule.exchanged()});
+    }
     return {std::move(sequences), recipe_.model.num_hidden_layers, options_.device};
   }
 
@@ -249,12 +252,15 @@ class Trainer {
     const RecomputeGuard recompute(t.recompute);
     Update update{0, learning_rate(t, state_.step, recipe_.steps()), 0, {}};
     if (shards_) shards_->begin_step();
+    const int64_t passes = oryx::passes(recipe_.mixing, recipe_.model);
     for (const Batch& batch : batches) {
-      const SequenceLayout layout = layout_of(batch, sequences);
-      const at::Tensor loss = loss_sum(model_, batch, layout) / counts.back();
-      if (shards_ && &batch == &batches.back()) shards_->reduce_in_backward(layout);
-      loss.backward();
-      update.loss += loss.item<double>();
+      for (int64_t pass = 0; pass < passes; ++pass) {
+        const SequenceLayout layout = layout_of(batch, sequences, pass);
+        const at::Tensor loss = loss_sum(model_, batch, layout) / (counts.back() * static_cast<double>(passes));
+        if (shards_ && &batch == &batches.back() && pass + 1 == passes) shards_->reduce_in_backward(layout);
+        loss.backward();
+        update.loss += loss.item<double>();
+      }
       sequences += batch.sequences();
     }
     if (options_.before_update) options_.before_update(state_.step, model_);

@@ -83,6 +83,12 @@ TEST(MixerSchedule, LayersOfTheirOwn) {
   EXPECT_INPUT_ERROR(base.with_layer(1, MixerSchedule::uniform(A, 9)), "for 9 tokens");
 }
 
+TEST(MixerSchedule, ExchangedTwiceIsItself) {
+  const auto schedule = resolve("*=recurrent:..4,attention:4..;3=attention", 10);
+  EXPECT_EQ(schedule.exchanged().str(), "*=attention:..4,recurrent:4..;3=recurrent");
+  EXPECT_EQ(schedule.exchanged().exchanged(), schedule);
+}
+
 TEST(MixerSchedule, SliceAgreesWithAt) {
   Random random{1};
   for (int round = 0; round < 200; ++round) {

@@ -67,6 +67,14 @@ TEST(Mixing, BaselinesHaveTheirOnlyMixer) {
   EXPECT_THROW(strategy("attention", 16, "mamba2-tiny"), InputError);
 }
 
+TEST(Mixing, BothNeedsTwoMixers) {
+  MixingConfig config;
+  EXPECT_EQ(passes(config, preset("oryx-gdn-tiny")), 1);
+  config.both = true;
+  EXPECT_EQ(passes(config, preset("oryx-gdn-tiny")), 2);
+  EXPECT_EQ(passes(config, preset("gdn-tiny")), 1);
+}
+
 TEST(Mixing, ScheduleIsTheHybridItNames) {
   MixingConfig config;
   config.strategy = "schedule", config.schedule = "*=recurrent;1=attention";

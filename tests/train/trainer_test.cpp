@@ -1,8 +1,11 @@
 #include "train/trainer.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -55,6 +58,34 @@ TEST_F(Training, MicroBatchesAddUpToTheBatch) {
   EXPECT_TRUE(std::isfinite(parts.loss));
   // The sequences differ (a batch is a function of the micro step), so only the scale is compared.
   EXPECT_NEAR(metrics(dir_ / "one")[0]["loss"].get<double>(), metrics(dir_ / "four")[0]["loss"].get<double>(), 0.2);
+}
+
+TEST_F(Training, BothIsTheMeanOfTheTwoModes) {
+  using Gradients = std::map<std::string, at::Tensor>;
+  const auto first_step = [&](const char* strategy, bool both) {
+    Json json = recipe_json(256);
+    json["mixing"]["strategy"] = strategy;
+    json["mixing"]["both"] = both;
+    std::pair<double, Gradients> result;
+    TrainOptions options{dir_ / fmt::format("{}{}", strategy, both)};
+    options.before_update = [&](int64_t, const LanguageModel& model) {
+      for (const auto& [name, w] : model.weights())
+        result.second[name] = w.grad().defined() ? w.grad().clone() : at::zeros_like(w.detach());
+    };
+    const TrainResult trained = train(recipe(json), options);
+    EXPECT_EQ(trained.tokens, 256);
+    result.first = trained.loss;
+    return result;
+  };
+  const auto attention = first_step("attention", false), recurrent = first_step("recurrent", false);
+  const auto from_attention = first_step("attention", true), from_recurrent = first_step("recurrent", true);
+  for (const auto& [loss, gradients] : {from_attention, from_recurrent}) {
+    EXPECT_NEAR(loss, (attention.first + recurrent.first) / 2, 1e-6);
+    for (const auto& [name, gradient] : gradients) {
+      const at::Tensor mean = (attention.second.at(name) + recurrent.second.at(name)) / 2;
+      EXPECT_LE((gradient - mean).abs().max().item<double>(), 1e-6) << name;
+    }
+  }
 }
 
 TEST_F(Training, RefusesToOverwriteAndToMixRecipes) {
