@@ -24,11 +24,9 @@ inline constexpr const char* kPositionLosses = "position_losses.json";
 
 // What the finished runs in `out` came to (a run is finished when it has a model/ and its position losses):
 //   common      the resolved recipe as far as all models share it, without the seed
-//   models      [{name, mixers, parameters (without embeddings), tie_ratio {MODE}, recipe (the rest of it),
-//   tokens_per_s,
-//               val_loss {MODE: SPREAD}, against_baseline {MODE: SPREAD and the baseline's name}, runs [{seed, folder,
-//               positions,
-//               and what read_metrics gives}]}]
+//   models      [{name, mixers, parameters (without embeddings), tie_ratio {MODE}, passes (over a token, in training),
+//               recipe (the rest of it), tokens_per_s, val_loss {MODE: SPREAD}, against_baseline {MODE: SPREAD and the
+//               baseline's name}, runs [{seed, folder, positions, and what read_metrics gives}]}]
 //   finished    whether all runs are
 // A SPREAD is {mean, standard_error (null for one seed), by_seed {SEED: value}}. A model's baseline in a mode is the
 // first model that has this mode, by the same mixer, and no other; differences are taken seed by seed before their mean

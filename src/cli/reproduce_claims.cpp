@@ -129,9 +129,12 @@ Claim language_modelling(const Json& rows, bool decisive) {
   for (const Json& row : rows) {
     if (!row.contains("against_baseline")) continue;
     const Json& difference = row["against_baseline"];
-    gains.push_back({fmt::format("{}, {}, ahead of {} by", row.at("model").get<std::string>(),
-                                 row.at("mode").get<std::string>(), difference.at("baseline").get<std::string>()),
-                     negated(difference.at("val_loss").at("by_seed"))});
+    const bool both = row.at("passes") == 2;
+    gains.push_back(
+        {fmt::format("{}, {}{}, ahead of {} by", row.at("model").get<std::string>(), row.at("mode").get<std::string>(),
+                     both ? " (trained on each token in both modes)" : "",
+                     difference.at("baseline").get<std::string>()),
+         negated(difference.at("val_loss").at("by_seed"))});
   }
   judge(claim, gains, kLossMargin, decisive);
   return claim;

@@ -92,7 +92,8 @@ TextTable retrieval_table(const Json& results) {
 }
 
 TextTable model_table(const Json& results) {
-  TextTable rows{{"Model", "Parameters", "Tie ratio, attention", "Tie ratio, recurrent", "Tokens/s in training"}};
+  TextTable rows{{"Model", "Parameters", "Tie ratio, attention", "Tie ratio, recurrent", "Passes over a token",
+                  "Tokens/s in training"}};
   for (const Json& model : results.at("comparison").at("models")) {
     const auto ratio = [&](const char* mode) {
       return model.at("mixers").size() > 1 && model.at("tie_ratio").contains(mode)
@@ -100,7 +101,7 @@ TextTable model_table(const Json& results) {
                  : kNone;
     };
     rows.push_back({text_of(model, "name"), human_count(model.at("parameters").get<double>()), ratio("attention"),
-                    ratio("recurrent"),
+                    ratio("recurrent"), model.at("passes").dump(),
                     model.at("tokens_per_s").is_number() ? human_count(model["tokens_per_s"].get<double>()) : kNone});
   }
   return rows;

@@ -36,7 +36,7 @@ Json language_modelling(const Json& models, const Json& evaluations) {
       for (const char* mode : {"attention", "recurrent", "schedule"})
         if (model.at("val_loss").contains(mode)) modes.emplace_back(mode);
     for (const std::string& mode : modes) {
-      Json row{{"model", model["name"]}, {"mode", mode}, {"tasks", Json::object()}};
+      Json row{{"model", model["name"]}, {"mode", mode}, {"passes", model["passes"]}, {"tasks", Json::object()}};
       if (model["val_loss"].contains(mode)) row["val_loss"] = model["val_loss"][mode];
       Json averages = Json::object(), by_task = Json::object();
       for (const auto& [seed, evaluation] : seeds.items()) {

@@ -77,22 +77,31 @@ void Optimizer::step_muon(double lr) {
   const auto apply = [&](Parameter& p, const at::Tensor& orthogonal) {
     muon_apply(p.weight, orthogonal, std::max(p.shape[0], p.shape[1]), lr, options_.weight_decay);
   };
-  std::vector<at::Tensor> steps(parameters_.size());
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    Parameter& p = parameters_[i];
-    const at::Tensor grad = gradient(i);
-    if (!p.muon || !grad.defined()) continue;
-    const at::Tensor step = muon_momentum(grad, p.first, options_.momentum);
-    if (shards_ != nullptr) {
-      steps[i] = step;
-    } else {
-      apply(p, orthogonalize(step));
-    }
-  }
-  if (shards_ == nullptr) return;
-  const auto updates = shards_->on_whole(steps, orthogonalize);
+  const auto momentum = [&](size_t i) { return muon_momentum(gradient(i), parameters_[i].first, options_.momentum); };
+  std::vector<size_t> present;
+  std::vector<std::pair<int64_t, int64_t>> shapes;
   for (size_t i = 0; i < parameters_.size(); ++i)
-    if (updates[i].defined()) apply(parameters_[i], updates[i]);
+    if (parameters_[i].muon && gradient(i).defined()) {
+      present.push_back(i);
+      shapes.emplace_back(parameters_[i].shape[0], parameters_[i].shape[1]);
+    }
+  if (shards_ != nullptr) {
+    std::vector<at::Tensor> steps(parameters_.size());
+    for (const size_t i : present) steps[i] = momentum(i);
+    const auto updates = shards_->on_whole(steps, orthogonalize_all);
+    for (const size_t i : present)
+      if (updates[i].defined()) apply(parameters_[i], updates[i]);
+    return;
+  }
+  if (present.empty()) return;
+  // Group by group, so that no more than one group's steps exist at a time.
+  for (const auto& group : muon_groups(shapes, parameters_[present[0]].weight.is_cuda())) {
+    std::vector<at::Tensor> steps;
+    steps.reserve(group.size());
+    for (const size_t k : group) steps.push_back(momentum(present[k]));
+    const auto updates = orthogonalize_all(steps);
+    for (size_t n = 0; n < group.size(); ++n) apply(parameters_[present[group[n]]], updates[n]);
+  }
 }
 
 void Optimizer::zero_grad() {

@@ -163,7 +163,7 @@ std::vector<at::Tensor> ShardedWeights::gradient_slices() const {
 }
 
 std::vector<at::Tensor> ShardedWeights::on_whole(const std::vector<at::Tensor>& pieces,
-                                                 const std::function<at::Tensor(const at::Tensor&)>& f) const {
+                                                 const MatricesToMatrices& f) const {
   const int ranks = group_.size(), own_rank = group_.rank();
   // Out: to each owner the pieces of its matrices, in their order.
   std::vector<int64_t> out_counts(ranks), in_counts(ranks);
@@ -184,13 +184,23 @@ std::vector<at::Tensor> ShardedWeights::on_whole(const std::vector<at::Tensor>& 
   // In: from each rank its pieces of the matrices owned here. Pieces of rising ranks make up a matrix.
   std::vector<int64_t> next(ranks);  // of each rank, the beginning of its next piece
   std::exclusive_scan(in_counts.begin(), in_counts.end(), next.begin(), int64_t{0});
-  const at::Tensor back = at::empty_like(in);
+  const std::vector<int64_t> first = next;
+  std::vector<at::Tensor> matrices;
   for (const size_t i : owned) {
     std::vector<at::Tensor> parts(ranks);
-    for (int r = 0; r < ranks; ++r) parts[r] = in.narrow(0, next[r], piece_size(i, r));
-    const at::Tensor result = f(at::cat(parts).view(weights_[i].sizes())).reshape(-1);
+    for (int r = 0; r < ranks; ++r) {
+      parts[r] = in.narrow(0, next[r], piece_size(i, r));
+      next[r] += piece_size(i, r);
+    }
+    matrices.push_back(at::cat(parts).view(weights_[i].sizes()));
+  }
+  const std::vector<at::Tensor> done = f(matrices);
+  const at::Tensor back = at::empty_like(in);
+  next = first;
+  for (size_t k = 0; k < owned.size(); ++k) {
+    const at::Tensor result = done[k].reshape(-1);
     for (int64_t r = 0, begin = 0; r < ranks; ++r) {
-      const int64_t size = piece_size(i, static_cast<int>(r));
+      const int64_t size = piece_size(owned[k], static_cast<int>(r));
       back.narrow(0, next[r], size).copy_(result.narrow(0, begin, size));
       begin += size, next[r] += size;
     }

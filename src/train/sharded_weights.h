@@ -48,8 +48,8 @@ class ShardedWeights {
   std::vector<at::Tensor> gradient_slices() const;
 
   // f of whole matrices, given and returned in pieces. Entry i is that of weight i, undefined: left out (everywhere).
-  std::vector<at::Tensor> on_whole(const std::vector<at::Tensor>& pieces,
-                                   const std::function<at::Tensor(const at::Tensor&)>& f) const;
+  using MatricesToMatrices = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+  std::vector<at::Tensor> on_whole(const std::vector<at::Tensor>& pieces, const MatricesToMatrices& f) const;
 
   // For checkpoints: on rank 0 the whole tensors on the CPU, elsewhere undefined ones; and back.
   std::vector<at::Tensor> collect(const std::vector<at::Tensor>& pieces) const;

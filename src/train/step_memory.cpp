@@ -9,6 +9,7 @@
 #include "model/recompute.h"
 #include "train/batch_share.h"
 #include "train/memory_meter.h"
+#include "train/muon.h"
 #include "train/optimizer.h"
 #include "train/resident_memory.h"
 
@@ -127,7 +128,7 @@ StepMemory predict_step_memory(Recipe recipe, at::Device device, int ranks) {
   out.checkpoint_copy = out.weights + moments;
 
   const int64_t layers = recipe.model.num_hidden_layers;
-  const bool parts = t.batch_tokens > t.micro_batch_tokens;
+  const bool parts = t.batch_tokens > t.micro_batch_tokens || passes(recipe.mixing, recipe.model) > 1;
   const int64_t before = resident_memory();
   reset_peak_resident_memory();
   Measured all = measure_at(recipe, std::min<int64_t>(layers, 2), device);
@@ -147,12 +148,14 @@ StepMemory predict_step_memory(Recipe recipe, at::Device device, int ranks) {
   }
   out.activations = static_cast<int64_t>(all.kept);
   const int64_t persistent = out.weights + out.optimizer + (parts ? out.gradients : 0);
-  const int64_t passes = persistent + static_cast<int64_t>(std::max({all.forward, all.head, all.backward}));
-  // Muon's temporaries are half a dozen matrices of the size of the one that is being updated; between ranks, what is
-  // sent and received on both ways besides (ShardedWeights::on_whole).
+  const int64_t training = persistent + static_cast<int64_t>(std::max({all.forward, all.head, all.backward}));
+  // Muon's temporaries are half a dozen times what is updated at once; between ranks, what is sent and received on both
+  // ways besides (ShardedWeights::on_whole).
+  const int64_t at_once =
+      device.is_cuda() ? std::max(largest_by_muon, std::min(by_muon, 4 * kMuonNumbers)) : largest_by_muon;
   const int64_t travelling = ranks > 1 ? 4 * by_muon / ranks : 0;
-  const int64_t update = out.weights + out.optimizer + out.gradients + 6 * largest_by_muon + travelling;
-  out.peak = std::max(passes, update) + out.program;
+  const int64_t update = out.weights + out.optimizer + out.gradients + 6 * at_once + travelling;
+  out.peak = std::max(training, update) + out.program;
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <future>
 #include <numeric>
 #include <optional>
 
@@ -241,7 +242,11 @@ class Trainer {
 
   Update step() {
     const auto& t = recipe_.train;
-    const std::vector<Batch> batches = share_.batches(data_.train(), state_.step);
+    const std::vector<Batch> batches =
+        next_batches_.valid() ? next_batches_.get() : share_.batches(data_.train(), state_.step);
+    // Texts made for a task are tokenized on the way: the next step's meanwhile.
+    if (const int64_t next = state_.step + 1; next < recipe_.steps())
+      next_batches_ = std::async(std::launch::async, [this, next] { return share_.batches(data_.train(), next); });
     std::vector<double> counts(group_.size() + 1);  // each rank's sequences, all targets
     for (const Batch& batch : batches) {
       counts[group_.rank()] += static_cast<double>(batch.sequences());
@@ -300,6 +305,7 @@ class Trainer {
   std::unique_ptr<MixingStrategy> mixing_;
   Json resolved_;
   TrainerState state_;
+  std::future<std::vector<Batch>> next_batches_;  // of the step after the one that is being taken
   StepGuard guard_;
   CheckpointWriter checkpoints_;
   std::optional<MetricsLog> metrics_;  // of rank 0, opened when it is known where training begins

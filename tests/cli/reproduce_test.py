@@ -44,6 +44,7 @@ preset = "gdn-tiny"
 [[models]]
 name = "oryx"
 preset = "oryx-gdn-tiny"
+mixing = { both = true }
 [[models]]
 name = "hybrid"
 preset = "oryx-gdn-tiny"
@@ -95,6 +96,9 @@ class Reproduce(OryxCase):
         self.assertEqual({p for p in places if p[0] != "oryx"},
                          {("transformer", "all", "attention"), ("gdn", "all", "recurrent"), ("hybrid", "all", "schedule")})
         self.assertEqual({where for model, where, _ in places if model == "oryx"}, {"all", "tail", "question", "entropy"})
+        self.assertEqual({m["name"]: m["passes"] for m in results["comparison"]["models"]},
+                         {"transformer": 1, "gdn": 1, "oryx": 2, "hybrid": 1})
+        self.assertTrue(all("both modes" in line for line in results["claims"][2]["evidence"]))
         memory = {(r["model"], r["mode"], r["length"]): r["cache_bytes"] for r in results["contexts"]}
         self.assertEqual(memory["oryx", "recurrent", 16], memory["oryx", "recurrent", 64])
         self.assertGreater(memory["oryx", "attention", 64], memory["oryx", "attention", 16])

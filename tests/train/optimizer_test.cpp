@@ -187,6 +187,22 @@ TEST(Muon, SingularValuesAreNearOne) {
   }
 }
 
+TEST(Muon, TakesMatricesOfOneShapeTogether) {
+  using Groups = std::vector<std::vector<size_t>>;
+  const std::vector<std::pair<int64_t, int64_t>> shapes{{4, 8}, {8, 4}, {4, 8}, {8, 4}, {4, 8}};
+  EXPECT_EQ(muon_groups(shapes, false), (Groups{{0}, {1}, {2}, {3}, {4}}));
+  EXPECT_EQ(muon_groups(shapes, true), (Groups{{0, 2, 4}, {1, 3}}));
+  const std::pair<int64_t, int64_t> large{1 << 13, 1 << 12};  // two fill a group
+  EXPECT_EQ(muon_groups({large, large, large, {1 << 14, 1 << 14}}, true), (Groups{{0, 1}, {2}, {3}}));
+}
+
+TEST(Muon, ABatchIsEachOfItsMatrices) {
+  for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{16, 64}, {64, 16}}) {
+    const at::Tensor m = at::randn({3, rows, columns}, at::kDouble), batch = orthogonalize(m);
+    for (int64_t i = 0; i < 3; ++i) EXPECT_LT((batch[i] - orthogonalize(m[i])).abs().max().item<double>(), 1e-12);
+  }
+}
+
 TEST(Optimizer, StateRestoresWhatComesNext) {
   for (const bool muon : {false, true}) {
     OptimizerOptions options;
