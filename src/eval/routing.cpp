@@ -69,10 +69,10 @@ class PolicyRouting : public Routing {
                                    const std::vector<RoutedSequence>& sequences) const override {
     std::vector<RoutingRequest> requests;
     requests.reserve(sequences.size());
-    for (const RoutedSequence& s : sequences) requests.push_back({s.tokens, s.given, {}});
-    auto schedules = policy_->route(model, requests);
-    for (size_t i = 0; i < schedules.size(); ++i) schedules[i] = extended(schedules[i], sequences[i].generated);
-    return schedules;
+    for (const RoutedSequence& s : sequences)
+      requests.push_back(
+          {s.tokens, s.given, {}, s.generated > 0 ? static_cast<int64_t>(s.tokens.size()) - 1 : 0, s.generated});
+    return policy_->route(model, requests);
   }
   std::string text() const override { return policy_->text(); }
 

@@ -59,7 +59,7 @@ std::unique_ptr<Routing> make_routing(const Placement& placement, const std::fil
                                       const LanguageModel& model);
 bool is_policy(std::string_view where);
 
-// The policy's choice; generated tokens are served as the prompt's last one.
+// The policy's choice. Tokens to be generated get attention while any is left of what the prompt saved, unseen.
 std::unique_ptr<Routing> make_routing(std::unique_ptr<Policy> policy);
 
 }  // namespace oryx

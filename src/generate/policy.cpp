@@ -36,7 +36,8 @@ class SchedulePolicy : public Policy {
     std::vector<MixerSchedule> schedules;
     schedules.reserve(requests.size());
     for (const auto& request : requests)
-      schedules.push_back(spec_.resolve(static_cast<int64_t>(request.tokens.size()), model.config()));
+      schedules.push_back(
+          spec_.resolve(static_cast<int64_t>(request.tokens.size()) + request.generated, model.config()));
     return schedules;
   }
   std::unique_ptr<SequenceRouter> start(const LanguageModel& model, int64_t length) const override {
@@ -69,8 +70,9 @@ class ScoreRouter : public SequenceRouter {
     const auto scores = doubles(score_(model_, model_.hidden(longs(tokens, model_), layout, {&cache, 1})));
     std::vector<Span> spans;
     if (first) {
-      spans = route_known(scores, budget_);
-      router_.observe(scores, spans);
+      router_.save({scores.data(), scores.size() - 1});
+      if (n > 1) spans.push_back({0, n - 1, Mode::recurrent});
+      spans.push_back({n - 1, n, router_.next(scores.back())});
     } else {
       for (int64_t t = 0; t < n; ++t) spans.push_back({t, t + 1, router_.next(scores[t])});
     }
@@ -133,11 +135,22 @@ class BudgetPolicy : public Policy {
       require(known >= 0 && known <= n, "{} tokens are given of a sequence of {}", known, n);
       const std::span mine(all.data() + begin, request.tokens.size());
       begin += request.tokens.size();
-      auto spans = route_known(mine.first(known), budget_);
+      require(request.unused >= 0 && request.unused <= n, "{} tokens are unused of a sequence of {}", request.unused,
+              n);
       CausalRouter router(budget_);
-      router.observe(mine.first(known), spans);
-      for (int64_t t = known; t < n; ++t) spans.push_back({t, t + 1, router.next(mine[t])});
-      schedules.push_back(MixerSchedule::from_spans(std::move(spans), n));
+      std::vector<Span> spans;
+      int64_t t = known;
+      if (request.unused > 0) {
+        t = request.unused;
+        spans.push_back({0, t, Mode::recurrent});
+        router.save(mine.first(t));
+      } else {
+        spans = route_known(mine.first(known), budget_);
+        router.observe(mine.first(known), spans);
+      }
+      for (; t < n; ++t) spans.push_back({t, t + 1, router.next(mine[t])});
+      for (; t < n + request.generated; ++t) spans.push_back({t, t + 1, router.next_unknown()});
+      schedules.push_back(MixerSchedule::from_spans(std::move(spans), t));
     }
   }
 

@@ -5,6 +5,10 @@
 
 namespace oryx {
 
+namespace {
+constexpr double kWhole = 0.5;  // so much of a token counts as one
+}
+
 std::vector<Span> route_known(std::span<const double> scores, RoutingBudget budget) {
   struct Chunk {
     int64_t begin, end;
@@ -49,17 +53,39 @@ void CausalRouter::observe(std::span<const double> scores, std::span<const Span>
     if (span.mode == Mode::attention) due_ -= static_cast<double>(span.end - span.begin);
 }
 
+void CausalRouter::save(std::span<const double> scores) {
+  for (double score : scores.last(std::min<size_t>(scores.size(), kWindow))) remember(score);
+  saved_ += budget_.fraction * static_cast<double>(scores.size());
+}
+
 Mode CausalRouter::next(double score) {
   if (in_chunk_ == 0) {
     const auto higher = static_cast<double>(sorted_.end() - std::upper_bound(sorted_.begin(), sorted_.end(), score));
     // Half a token more than were seen: the first ones, which have nothing to be compared with, count as middling.
     const double part = (higher + 0.5) / static_cast<double>(sorted_.size() + 1);
-    mode_ = part < budget_.fraction + due_ / kWindow ? Mode::attention : Mode::recurrent;
+    const bool stands_out = part < budget_.fraction + due_ / kWindow;
+    mode_ = stands_out || (saved_ >= kWhole && score > 0) ? Mode::attention : Mode::recurrent;
   }
-  in_chunk_ = (in_chunk_ + 1) % budget_.chunk;
-  due_ += budget_.fraction - (mode_ == Mode::attention ? 1 : 0);
+  advance();
   remember(score);
   return mode_;
+}
+
+Mode CausalRouter::next_unknown() {
+  if (in_chunk_ == 0) mode_ = saved_ >= kWhole ? Mode::attention : Mode::recurrent;
+  advance();
+  return mode_;
+}
+
+void CausalRouter::advance() {
+  in_chunk_ = (in_chunk_ + 1) % budget_.chunk;
+  due_ += budget_.fraction;
+  if (mode_ == Mode::recurrent) return;
+  if (saved_ >= kWhole) {
+    saved_ -= 1;
+  } else {
+    due_ -= 1;
+  }
 }
 
 }  // namespace oryx

@@ -24,6 +24,8 @@ std::vector<Span> route_known(std::span<const double> scores, RoutingBudget budg
 // higher, p = fraction + (tokens in attention that are still due) / kWindow: scores that drift still meet the fraction
 // in the long run, and a question that stands out at the end of a long text may take up to fraction * kWindow tokens at
 // once.
+// Tokens whose predictions nobody uses, as those of a prompt before its last, spend nothing: what they save goes to the
+// first chunks after them that expect any gain, since only these are sure to come.
 class CausalRouter {
  public:
   static constexpr int64_t kWindow = 1024;  // tokens
@@ -31,15 +33,22 @@ class CausalRouter {
   explicit CausalRouter(RoutingBudget budget) : budget_(budget) {}
   // Tokens before the first one to be decided, and the modes they were given. A chunk begins after them.
   void observe(std::span<const double> scores, std::span<const Span> spans);
+  // Unused tokens before the first one to be decided: all of them in recurrence.
+  void save(std::span<const double> scores);
   Mode next(double score);
+  // For a token of which nothing is known yet: the mode that next() gives if a gain is expected while anything is left
+  // of what was saved, otherwise recurrence.
+  Mode next_unknown();
 
  private:
   void remember(double score);
+  void advance();  // past a token of mode_
 
   RoutingBudget budget_;
   std::deque<double> recent_;
   std::vector<double> sorted_;  // the recent ones
   double due_ = 0;              // tokens
+  double saved_ = 0;            // tokens
   int64_t in_chunk_ = 0;
   Mode mode_ = Mode::recurrent;
 };

@@ -53,6 +53,21 @@ Json GateTrainingReport::to_json() const {
   return {{"tokens", tokens}, {"mean_gain", mean_gain}, {"caught", caught}, {"best", best}};
 }
 
+void GateRecord::add(const at::Tensor& expected, const at::Tensor& gain) {
+  expected_.push_back(expected.detach().to(at::kCPU, at::kDouble));
+  gains_.push_back(gain.detach().to(at::kCPU, at::kDouble));
+}
+
+GateTrainingReport GateRecord::report(int64_t tokens) const {
+  GateTrainingReport report;
+  report.tokens = tokens;
+  const at::Tensor gain = at::cat(gains_), guess = at::cat(expected_);
+  report.mean_gain = gain.mean().item<double>();
+  report.caught = parts(gain, guess.argsort(0, /*descending=*/true));
+  report.best = parts(gain, gain.argsort(0, /*descending=*/true));
+  return report;
+}
+
 std::pair<Gate, GateTrainingReport> train_gate(const LanguageModel& model, const BatchSource& data,
                                                const GateTrainingOptions& options) {
   require(model.config().has(Mode::attention) && model.config().has(Mode::recurrent),
@@ -62,15 +77,12 @@ std::pair<Gate, GateTrainingReport> train_gate(const LanguageModel& model, const
   for (const at::Tensor& parameter : gate.parameters()) parameter.requires_grad_(true);
   torch::optim::AdamW optimizer(gate.parameters(), torch::optim::AdamWOptions(options.lr));
   const int64_t steps = (options.tokens + data.batch_tokens() - 1) / data.batch_tokens();
-  std::vector<at::Tensor> expected, seen;
+  GateRecord record;
   Progress progress("gate", steps * data.batch_tokens());
   for (int64_t step = 0; step < steps; ++step) {
     const Reading reading = read(model, data.batch(step));
     const at::Tensor guess = gate.gain(reading.hidden);
-    if (4 * (step + 1) > 3 * steps) {
-      expected.push_back(guess.detach().to(at::kCPU, at::kDouble));
-      seen.push_back(reading.gain.to(at::kCPU, at::kDouble));
-    }
+    if (4 * (step + 1) > 3 * steps) record.add(guess, reading.gain);
     const at::Tensor loss = at::mse_loss(guess, reading.gain.to(at::kFloat));
     optimizer.zero_grad();
     loss.backward();
@@ -81,13 +93,7 @@ std::pair<Gate, GateTrainingReport> train_gate(const LanguageModel& model, const
   }
   progress.finish();
   for (const at::Tensor& parameter : gate.parameters()) parameter.requires_grad_(false);
-  GateTrainingReport report;
-  report.tokens = steps * data.batch_tokens();
-  const at::Tensor gain = at::cat(seen), guess = at::cat(expected);
-  report.mean_gain = gain.mean().item<double>();
-  report.caught = parts(gain, guess.argsort(0, /*descending=*/true));
-  report.best = parts(gain, gain.argsort(0, /*descending=*/true));
-  return {std::move(gate), report};
+  return {std::move(gate), record.report(steps * data.batch_tokens())};
 }
 
 }  // namespace oryx

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "data/batch.h"
@@ -25,6 +26,16 @@ struct GateTrainingReport {
   // gain of all tokens.
   std::map<std::string, double> caught, best;
   Json to_json() const;
+};
+
+// Gathers what was expected and what was seen for such a report.
+class GateRecord {
+ public:
+  void add(const at::Tensor& expected, const at::Tensor& gain);  // [N] each
+  GateTrainingReport report(int64_t tokens) const;               // something must have been added
+
+ private:
+  std::vector<at::Tensor> expected_, gains_;
 };
 
 // Trains a gate for a model, whose weights stay as they are: AdamW on the squared error of the expected gain, which is

@@ -89,6 +89,23 @@ class Commands(OryxCase):
         one = self.ok_json("eval", "recall", "run/model", "--policy", "gate:1", "--examples", 20)
         self.assertEqual(one, self.ok_json("eval", "recall", "run/model", "--schedule", "attention", "--examples", 20))
 
+    def test_joint_training(self):
+        recipe = self.write("recall.toml", RECALL)
+        self.ok("train", recipe, "--out", "run")
+        weights = (self.dir / "run/model/model.safetensors").read_bytes()
+        joint = ("gate", "train", "run/model", recipe, "--tokens", 3000, "--width", 8, "--joint", "--out", "joint")
+        report = self.ok_json(*joint)
+        self.assertEqual(set(report["val_loss"]["before"]), set(report["val_loss"]["after"]))
+        self.assertIn("recurrent", report["val_loss"]["after"])
+        self.assertEqual(weights, (self.dir / "run/model/model.safetensors").read_bytes())
+        self.assertNotEqual(weights, (self.dir / "joint/model.safetensors").read_bytes())
+        self.assertFalse((self.dir / "run/model/gate.safetensors").exists())
+        self.ok("eval", "recall", "joint", "--policy", "gate:0.25:1", "--examples", 20)
+        self.assertEqual(sorted(p.name for p in self.dir.glob("*joint*")), ["joint"])  # nothing half made
+        self.bad("exists already", *joint)
+        self.bad("go together", *joint[:-2])
+        self.bad("go together", *joint[:-3], "--out", "other")
+
     def test_text_run(self):
         self.write("text.txt", book())
         recipe = self.write("text.toml", TEXT)

@@ -167,10 +167,27 @@ TEST_F(PolicyTest, GenerationGivesTheModesOfTheFinishedSequence) {
       modes.push_back(token.mode);
     }
     ids.pop_back();  // never read
-    const MixerSchedule schedule = policy->route(model_, {{ids, 30, {}}})[0];
+    const MixerSchedule schedule = policy->route(model_, {{ids, 30, {}, 29}})[0];
     for (int64_t i = 0; i < 70; ++i) EXPECT_EQ(modes[i], schedule.at(29 + i, 0)) << text << " " << i;
     EXPECT_DOUBLE_EQ(generator.attention_fraction(), schedule.attention_fraction(2)) << text;
   }
+}
+
+TEST_F(PolicyTest, AGeneratedTokenGetsWhatThePromptSaved) {
+  const auto prompt = tokens(8, 200);
+  const auto schedule = route("entropy:0.05:1", {prompt, 200, {}, 199, 30});
+  // 199 tokens that nobody predicts from save 9.95.
+  EXPECT_EQ(schedule.str(), "recurrent:..199,attention:199..209,recurrent:209..");
+  EXPECT_EQ(schedule.length(), 230);
+  // The way there: none of the prompt's lines, then ten tokens.
+  const auto policy = make("entropy:0.05:1");
+  Generator generator(model_, prompt, policy->start(model_, 230), {1.0, 5});
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(generator.next().mode, Mode::attention) << i;
+  EXPECT_DOUBLE_EQ(generator.attention_fraction(), 10.0 / 209);
+  // With no budget nothing is spent, and one token of prompt has saved nothing.
+  EXPECT_EQ(route("entropy:0:1", {prompt, 200, {}, 199, 30}).str(), "recurrent");
+  EXPECT_EQ(make("entropy:0.05:1")->start(model_, 9)->read({3}).length(), 1);
+  EXPECT_THROW(route("entropy:0.1", {tokens(1, 5), 5, {}, 6}), InputError);
 }
 
 TEST_F(PolicyTest, AScheduleIsAPolicy) {

@@ -98,5 +98,27 @@ TEST(CausalRouter, GoesOnFromWhatItObserved) {
   for (int64_t t = 100; t < 300; ++t) EXPECT_EQ(router.next(scores[t]), whole[t]) << t;
 }
 
+TEST(CausalRouter, SpendsWhatWasSavedWhereAGainIsExpected) {
+  const std::vector<double> high(100, 9.0);
+  CausalRouter router({0.04, 1});
+  router.save(high);  // 4 tokens
+  const std::vector<double> scores{1, -1, 2, 0, 1, 1, 1, 1};
+  std::vector<Mode> modes;
+  for (double score : scores) modes.push_back(router.next(score));
+  constexpr Mode a = Mode::attention, r = Mode::recurrent;
+  EXPECT_EQ(modes, (std::vector<Mode>{a, r, a, r, a, a, r, r}));
+}
+
+TEST(CausalRouter, WhatWasSavedIsSpentOnUnknownTokensAtMostOnce) {
+  for (int64_t chunk : {1, 4}) {
+    CausalRouter router({0.1, chunk});
+    router.save(std::vector<double>(50, 1.0));
+    int64_t count = 0;
+    for (int i = 0; i < 100; ++i) count += router.next_unknown() == Mode::attention;
+    EXPECT_GE(count, 5) << chunk;
+    EXPECT_LT(count, 5 + chunk) << chunk;
+  }
+}
+
 }  // namespace
 }  // namespace oryx
