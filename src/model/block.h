@@ -12,12 +12,20 @@ namespace oryx {
 
 class LanguageModel;
 
+// What the sequences of a layout continue, one cache for each, and where what they write goes: the same caches, or
+// nowhere. Both empty: they begin here and leave nothing behind.
+struct CacheUse {
+  std::span<const Cache* const> past;
+  std::span<Cache* const> written;
+};
+
 // One layer of the decoder: x += mixer(rms_norm(x)); x += swiglu(rms_norm(x)).
 class Block {
  public:
   Block(const LanguageModel& model, int64_t layer);
-  // x [N, D], the residual stream. Stages what the new tokens write into the caches, if any.
-  at::Tensor forward(const at::Tensor& x, const SequenceLayout& layout, std::span<Cache* const> caches) const;
+  // x [N, D], the residual stream; returns its rows that the layout's reads of this layer want, all unless it says
+  // otherwise. Stages what the new tokens write into the caches that are written, if any.
+  at::Tensor forward(const at::Tensor& x, const SequenceLayout& layout, CacheUse caches) const;
 
  private:
   struct Written {          // what both mixers read, for all tokens
@@ -27,11 +35,11 @@ class Block {
   at::Tensor weight(const std::string& name) const;     // in the compute type
   at::Tensor parameter(const std::string& name) const;  // as stored
   at::Tensor project(const at::Tensor& h, const std::string& name, int64_t heads) const;
-  Written write(const at::Tensor& h, const SequenceLayout& layout, std::span<Cache* const> caches) const;
+  Written write(const at::Tensor& h, const SequenceLayout& layout, CacheUse caches) const;
   at::Tensor attention(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
-                       std::span<Cache* const> caches) const;
-  at::Tensor recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
-                       std::span<Cache* const> caches, at::Tensor& final_state) const;
+                       CacheUse caches) const;
+  at::Tensor recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout, CacheUse caches,
+                       at::Tensor& final_state) const;
   void stage_rows(const Written& written, const SequenceLayout& layout, std::span<Cache* const> caches) const;
   void stage_ends(const Written& written, const at::Tensor& final_state, std::span<Cache* const> caches) const;
 
