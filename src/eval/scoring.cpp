@@ -1,6 +1,7 @@
 #include "eval/scoring.h"
 
 #include <ATen/ops/argmax.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -11,6 +12,8 @@
 
 namespace oryx {
 namespace {
+
+constexpr size_t kRows = 256;
 
 class Scorer {
  public:
@@ -53,6 +56,7 @@ class Scorer {
     const auto scores = model_.log_probs(rows, longs(&Prediction::target, 0, predictions.size()));
     const at::Tensor p = std::get<0>(scores).to(at::kCPU, at::kDouble),
                      best = std::get<1>(scores).to(at::kCPU, at::kDouble);
+    std::vector<std::pair<size_t, size_t>> perhaps;  // predictions of sequences that may be greedy
     for (size_t begin = 0, end = 0; begin < predictions.size(); begin = end) {
       ScoringResult& result = results_[predictions[begin].sequence];
       for (; end < predictions.size() && predictions[end].sequence == predictions[begin].sequence; ++end) {
@@ -60,9 +64,20 @@ class Scorer {
         // Only a target as probable as any can be the first of the most probable ones.
         result.greedy = result.greedy && p.const_data_ptr<double>()[end] == best.const_data_ptr<double>()[end];
       }
-      if (!result.greedy) continue;
-      const auto top = model_.logits(rows.slice(0, begin, end)).argmax(-1);
-      result.greedy = top.equal(longs(&Prediction::target, begin, end));
+      if (result.greedy) perhaps.emplace_back(begin, end);
+    }
+    // Of equal logits the first one counts; kRows of them exist at a time.
+    for (size_t first = 0, last = 0; first < perhaps.size(); first = last) {
+      std::vector<at::Tensor> chosen;
+      for (size_t taken = 0; last < perhaps.size() && (last == first || taken < kRows); ++last) {
+        chosen.push_back(rows.slice(0, perhaps[last].first, perhaps[last].second));
+        taken += perhaps[last].second - perhaps[last].first;
+      }
+      const at::Tensor top = model_.logits(at::cat(chosen)).argmax(-1).cpu();
+      const int64_t* next = top.const_data_ptr<int64_t>();
+      for (size_t i = first; i < last; ++i)
+        for (size_t j = perhaps[i].first; j < perhaps[i].second; ++j)
+          if (*next++ != predictions[j].target) results_[predictions[j].sequence].greedy = false;
     }
   }
 

@@ -160,13 +160,20 @@ void Block::stage_ends(const Written& written, const at::Tensor& final_state, st
   }
 }
 
-at::Tensor Block::forward(const at::Tensor& x, const SequenceLayout& layout, CacheUse caches) const {
-  const auto norm = [&](const at::Tensor& y, const char* name) {
-    return ops::rms_norm(y, parameter(name), config_.rms_norm_eps, 1.0, model_.compute_type());
-  };
+at::Tensor Residual::sum() const {
+  return delta.defined() ? x + delta : x;
+}
+
+std::tuple<at::Tensor, at::Tensor> Residual::normed(const LanguageModel& model, const at::Tensor& weight) const {
+  const double eps = model.config().rms_norm_eps;
+  if (delta.defined()) return ops::add_rms_norm(x, delta, weight, eps);
+  return {x, ops::rms_norm(x, weight, eps, 1.0, model.compute_type())};
+}
+
+Residual Block::forward(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const {
   const LayerReads& reads = layout.reads(layer_);
   const int64_t H = config_.num_attention_heads;
-  const at::Tensor h = norm(x, "mixer_norm.weight");
+  const auto [x, h] = residual.normed(model_, parameter("mixer_norm.weight"));
   const Written written = write(h, layout, caches);
   if (!caches.written.empty()) stage_rows(written, layout, caches.written);
   at::Tensor by_attention, by_recurrence, final_state;
@@ -175,16 +182,16 @@ at::Tensor Block::forward(const at::Tensor& x, const SequenceLayout& layout, Cac
   const bool keeps_state = !caches.written.empty() && caches.written[0]->has_state();
   if (reads.recurrent_count > 0 || keeps_state) by_recurrence = recurrent(h, written, layout, caches, final_state);
   if (!caches.written.empty()) stage_ends(written, final_state, caches.written);
-  if (reads.count() == 0) return x.slice(0, 0, 0);
+  if (reads.count() == 0) return {x.slice(0, 0, 0), {}};
   at::Tensor o = reads.merge                 ? rows(at::cat({by_attention, by_recurrence}), reads.merge)
                  : reads.attention_count > 0 ? by_attention
                                              : by_recurrence;
   o = ops::gated_rms_norm(o, project(rows(h, reads.wanted), "mixer.gate_proj.weight", H), weight("mixer.o_norm.weight"),
                           config_.rms_norm_eps);
-  const at::Tensor y = rows(x, reads.wanted) + at::linear(o.view({reads.count(), -1}), weight("mixer.o_proj.weight"));
-  const at::Tensor m = norm(y, "mlp_norm.weight");
+  const Residual mixed{rows(x, reads.wanted), at::linear(o.view({reads.count(), -1}), weight("mixer.o_proj.weight"))};
+  const auto [y, m] = mixed.normed(model_, parameter("mlp_norm.weight"));
   const at::Tensor up = ops::swiglu(project(m, "mlp.gate_proj.weight", 0), project(m, "mlp.up_proj.weight", 0));
-  return y + at::linear(up, weight("mlp.down_proj.weight"));
+  return {y, at::linear(up, weight("mlp.down_proj.weight"))};
 }
 
 }  // namespace oryx

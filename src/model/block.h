@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <tuple>
 
 #include "model/cache.h"
 #include "model/layout.h"
@@ -19,13 +20,22 @@ struct CacheUse {
   std::span<Cache* const> written;
 };
 
+// The residual stream x + delta, float32 (float64) and compute type: who reads it next adds them, in one pass with its
+// norm. delta is undefined where nothing is to be added.
+struct Residual {
+  at::Tensor x, delta;
+  at::Tensor sum() const;
+  // The sum and its norm in the compute type of `model`.
+  std::tuple<at::Tensor, at::Tensor> normed(const LanguageModel& model, const at::Tensor& weight) const;
+};
+
 // One layer of the decoder: x += mixer(rms_norm(x)); x += swiglu(rms_norm(x)).
 class Block {
  public:
   Block(const LanguageModel& model, int64_t layer);
-  // x [N, D], the residual stream; returns its rows that the layout's reads of this layer want, all unless it says
+  // x [N, D]; returns its rows that the layout's reads of this layer want, all unless it says
   // otherwise. Stages what the new tokens write into the caches that are written, if any.
-  at::Tensor forward(const at::Tensor& x, const SequenceLayout& layout, CacheUse caches) const;
+  Residual forward(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const;
 
  private:
   struct Written {          // what both mixers read, for all tokens

@@ -10,7 +10,6 @@
 #include "model/recompute.h"
 #include "ops/common/packing.h"
 #include "ops/linear_cross_entropy/op.h"
-#include "ops/rms_norm/op.h"
 
 namespace oryx {
 
@@ -110,14 +109,14 @@ at::Tensor LanguageModel::run(const at::Tensor& tokens, const SequenceLayout& la
   if (tokens.numel() == 0)
     return at::empty({0, config_.hidden_size}, weights_.front().second.options().dtype(compute_).requires_grad(false));
   const auto residual = ops::accumulate_type(compute_);
-  at::Tensor x = at::embedding(weight("model.embed_tokens.weight"), tokens).to(residual);
+  Residual x{at::embedding(weight("model.embed_tokens.weight"), tokens).to(residual), {}};
   std::shared_ptr<const RecomputedRun> again;
-  if (RecomputeGuard::on() && x.requires_grad() && caches.past.empty())
+  if (RecomputeGuard::on() && x.x.requires_grad() && caches.past.empty())
     again = std::make_shared<const RecomputedRun>(RecomputedRun{*this, layout});
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
-    x = again ? recomputed_layer(again, layer, x) : Block(*this, layer).forward(x, layout, caches);
+    x = again ? Residual{recomputed_layer(again, layer, x.x), {}} : Block(*this, layer).forward(x, layout, caches);
   for (size_t b = 0; b < caches.written.size(); ++b) caches.written[b]->commit(layout.sequences()[b].schedule.length());
-  return ops::rms_norm(x, weight("model.norm.weight"), config_.rms_norm_eps, 1.0, compute_);
+  return std::get<1>(x.normed(*this, weight("model.norm.weight")));
 }
 
 static const char* head_name(const ModelConfig& config) {
