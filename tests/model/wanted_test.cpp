@@ -42,6 +42,7 @@ TEST(Wanted, HiddenStatesAreThoseOfTheWholePass) {
     SCOPED_TRACE(describe(config, schedules));
     const std::vector<int64_t> rows = random_rows(random, static_cast<int64_t>(tokens.size()));
     std::vector<SequenceSpec> specs;
+    specs.reserve(schedules.size());
     for (const MixerSchedule& schedule : schedules) specs.push_back({schedule});
     const auto layers = config.num_hidden_layers;
     const SequenceLayout whole(specs, layers), some(specs, layers, at::kCPU, rows);
