@@ -134,8 +134,9 @@ std::string Fields::choice(std::string_view key, const std::vector<std::string>&
   if (!value) return *fallback;
   const bool valid =
       value->is_string() && std::find(allowed.begin(), allowed.end(), value->get<std::string>()) != allowed.end();
-  require(valid, "{}: '{}' must be one of {}, not {}{}", where_, key, joined(allowed), shown(*value),
-          value->is_string() ? did_you_mean(value->get_ref<const std::string&>(), allowed) : "");
+  if (!valid)
+    input_error("{}: '{}' must be one of {}, not {}{}", where_, key, joined(allowed), shown(*value),
+                value->is_string() ? did_you_mean(value->get_ref<const std::string&>(), allowed) : "");
   return value->get<std::string>();
 }
 

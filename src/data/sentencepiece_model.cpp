@@ -92,7 +92,7 @@ void SentencePieceModel::encode_plain(std::string_view text, WordCache& words, s
     begin = end;
     if (words.append(word, ids)) continue;
     const auto status = model_->Encode(word, &pieces);
-    require(status.ok(), "cannot tokenize '{}': {}", excerpt(word), status.message());
+    if (!status.ok()) input_error("cannot tokenize '{}': {}", excerpt(word), status.message());
     words.add(word, pieces);
     ids.insert(ids.end(), pieces.begin(), pieces.end());
   }

@@ -39,7 +39,7 @@ class Batch {
                             for (const Segment& segment : segments)
                               for (const size_t s : segment.sequences)
                                 if (static_cast<int64_t>(prompts[s].tokens.size()) == segment.end) {
-                                  rows.push_back(segment.row + segment.end - 1 - segment.begin);
+                                  rows.push_back(segment.row + segment.end - 1 - segment.wanted);
                                   live_.push_back({begin_ + s, segment.cache->fork(), -1});
                                 }
                             if (rows.empty()) return;
@@ -122,8 +122,9 @@ std::vector<std::vector<int64_t>> decode_greedily(const LanguageModel& model,
       require(!requests[i].prompt.empty() &&
                   requests[i].schedule.length() >= static_cast<int64_t>(requests[i].prompt.size()),
               "a prompt needs at least one token and a schedule of all its tokens");
-      prompts.push_back({requests[i].prompt, &requests[i].schedule});
-      tokens += static_cast<int64_t>(requests[i].prompt.size());
+      const auto length = static_cast<int64_t>(requests[i].prompt.size());
+      prompts.push_back({requests[i].prompt, &requests[i].schedule, length - 1});
+      tokens += length;
     }
     Batch batch(model, requests, begin, ends, continuations);
     batch.read_prompts(prompts, batch_tokens);

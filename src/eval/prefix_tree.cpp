@@ -99,9 +99,7 @@ class Reader {
 
   int64_t length(size_t i) const { return static_cast<int64_t>(sequences_[order_[i]].tokens.size()); }
 
-  bool needs_cache(const Child& child) const {
-    return keep_caches_ || child.parent != nullptr || !child.node->children.empty();
-  }
+  bool needs_cache(const Child& child) const { return keep_caches_ || !child.node->children.empty(); }
 
   void run(std::vector<Child> nodes) {
     // Pieces that need a cache and those that do not are not run together.
@@ -117,27 +115,41 @@ class Reader {
     }
   }
 
+  // Of the first token of a piece that some sequence asks for.
+  int64_t wanted(const Node& node) const {
+    int64_t first = node.end;
+    for (size_t i = node.first; i < node.last; ++i) first = std::min(first, sequences_[order_[i]].wanted);
+    return std::max(first, node.begin);
+  }
+
+  // All of a batch have a parent, or none has.
   void run_batch(std::span<const Child> batch, bool cached) {
     std::vector<Cache> caches;
-    std::vector<Cache*> pointers;
+    std::vector<Cache*> written;
+    std::vector<const Cache*> past;
     std::vector<Segment> segments;
     std::vector<SequenceSpec> specs;
-    std::vector<int64_t> tokens;
+    std::vector<int64_t> tokens, rows;
     caches.reserve(batch.size());
     for (const auto& [node, parent] : batch) {
       if (cached) {
         caches.push_back(parent ? parent->fork() : new_cache());
-        pointers.push_back(&caches.back());
+        written.push_back(&caches.back());
+      } else if (parent) {
+        past.push_back(parent);
       }
       const ReadSequence& s = sequences_[order_[node->first]];
-      segments.push_back({static_cast<int64_t>(tokens.size()), node->begin, node->end,
+      const int64_t from = wanted(*node), first = static_cast<int64_t>(tokens.size()) - node->begin;
+      segments.push_back({static_cast<int64_t>(rows.size()), node->begin, node->end, from,
                           std::span(order_).subspan(node->first, node->last - node->first),
                           cached ? &caches.back() : nullptr});
+      for (int64_t t = from; t < node->end; ++t) rows.push_back(first + t);
       specs.push_back({s.schedule->slice(node->begin, node->end), node->begin});
       tokens.insert(tokens.end(), s.tokens.begin() + node->begin, s.tokens.begin() + node->end);
     }
-    const SequenceLayout layout(std::move(specs), model_.config().num_hidden_layers, model_.device());
-    visit_(model_.hidden(at::tensor(tokens, at::kLong).to(model_.device()), layout, pointers), segments);
+    const SequenceLayout layout(std::move(specs), model_.config().num_hidden_layers, model_.device(), rows);
+    const at::Tensor ids = at::tensor(tokens, at::kLong).to(model_.device());
+    visit_(cached ? model_.hidden(ids, layout, written) : model_.hidden_after(past, ids, layout), segments);
     std::vector<Child> children;
     for (size_t i = 0; i < batch.size(); ++i)
       for (const Node& child : batch[i].node->children) children.push_back({&child, &caches[i]});

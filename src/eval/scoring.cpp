@@ -1,9 +1,7 @@
 #include "eval/scoring.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/amax.h>
 #include <ATen/ops/argmax.h>
-#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -15,7 +13,7 @@
 namespace oryx {
 namespace {
 
-constexpr size_t kRows = 256;  // tokens whose logits exist at a time
+constexpr size_t kRows = 256;
 
 class Scorer {
  public:
@@ -31,7 +29,7 @@ class Scorer {
         const auto length = static_cast<int64_t>(request.tokens.size());
         const int64_t stop = std::min(length, segment.end + 1);
         for (int64_t t = std::max(request.first_scored, segment.begin + 1); t < stop; ++t)
-          predictions.push_back({segment.row + t - 1 - segment.begin, request.tokens[t], s});
+          predictions.push_back({segment.row + t - 1 - segment.wanted, request.tokens[t], s});
         finished_ += segment.end + 1 == length;
       }
     }
@@ -48,34 +46,38 @@ class Scorer {
     size_t sequence;
   };
 
-  // By row, so that one row of logits answers all that ask for it; a sequence's own stay in their order.
-  void score(const at::Tensor& hidden, std::vector<Prediction>& predictions) {
-    std::ranges::stable_sort(predictions, {}, &Prediction::row);
-    const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model_.device()); };
-    for (size_t begin = 0; begin < predictions.size();) {
-      std::vector<int64_t> rows, places, targets;
-      size_t end = begin;
-      for (; end < predictions.size(); ++end) {
-        if (rows.empty() || rows.back() != predictions[end].row) {
-          if (rows.size() == kRows) break;
-          rows.push_back(predictions[end].row);
-        }
-        places.push_back(static_cast<int64_t>(rows.size()) - 1);
-        targets.push_back(predictions[end].target);
+  void score(const at::Tensor& hidden, const std::vector<Prediction>& predictions) {
+    const auto longs = [&](int64_t Prediction::*member, size_t begin, size_t end) {
+      std::vector<int64_t> x;
+      for (size_t i = begin; i < end; ++i) x.push_back(predictions[i].*member);
+      return at::tensor(x, at::kLong).to(model_.device());
+    };
+    const at::Tensor rows = hidden.index_select(0, longs(&Prediction::row, 0, predictions.size()));
+    const auto scores = model_.log_probs(rows, longs(&Prediction::target, 0, predictions.size()));
+    const at::Tensor p = std::get<0>(scores).to(at::kCPU, at::kDouble),
+                     best = std::get<1>(scores).to(at::kCPU, at::kDouble);
+    std::vector<std::pair<size_t, size_t>> perhaps;  // predictions of sequences that may be greedy
+    for (size_t begin = 0, end = 0; begin < predictions.size(); begin = end) {
+      ScoringResult& result = results_[predictions[begin].sequence];
+      for (; end < predictions.size() && predictions[end].sequence == predictions[begin].sequence; ++end) {
+        result.logprobs.push_back(p.const_data_ptr<double>()[end]);
+        // Only a target as probable as any can be the first of the most probable ones.
+        result.greedy = result.greedy && p.const_data_ptr<double>()[end] == best.const_data_ptr<double>()[end];
       }
-      const at::Tensor logits = model_.logits(hidden.index_select(0, longs(rows)));
-      const at::Tensor target = logits.index({longs(places), longs(targets)});
-      const at::Tensor p =
-          (target - at::logsumexp(logits, -1).index_select(0, longs(places))).to(at::kCPU, at::kDouble);
-      // argmax is slow, and only a target as probable as any can be it.
-      const at::Tensor top = (target == logits.amax(-1).index_select(0, longs(places))).cpu();
-      for (size_t i = begin; i < end; ++i) {
-        ScoringResult& result = results_[predictions[i].sequence];
-        result.logprobs.push_back(p.const_data_ptr<double>()[i - begin]);
-        result.greedy = result.greedy && top.const_data_ptr<bool>()[i - begin] &&
-                        logits[places[i - begin]].argmax().item<int64_t>() == targets[i - begin];
+      if (result.greedy) perhaps.emplace_back(begin, end);
+    }
+    // Of equal logits the first one counts; kRows of them exist at a time.
+    for (size_t first = 0, last = 0; first < perhaps.size(); first = last) {
+      std::vector<at::Tensor> chosen;
+      for (size_t taken = 0; last < perhaps.size() && (last == first || taken < kRows); ++last) {
+        chosen.push_back(rows.slice(0, perhaps[last].first, perhaps[last].second));
+        taken += perhaps[last].second - perhaps[last].first;
       }
-      begin = end;
+      const at::Tensor top = model_.logits(at::cat(chosen)).argmax(-1).cpu();
+      const int64_t* next = top.const_data_ptr<int64_t>();
+      for (size_t i = first; i < last; ++i)
+        for (size_t j = perhaps[i].first; j < perhaps[i].second; ++j)
+          if (*next++ != predictions[j].target) results_[predictions[j].sequence].greedy = false;
     }
   }
 
@@ -103,7 +105,8 @@ std::vector<ScoringResult> score_sequences(const LanguageModel& model, const std
     for (const int64_t id : request.tokens)
       require(id >= 0 && id < model.config().vocab_size, "token id {} is outside the vocabulary of {}", id,
               model.config().vocab_size);
-    sequences.push_back({std::span(request.tokens).first(std::max<int64_t>(length - 1, 0)), &request.schedule});
+    sequences.push_back({std::span(request.tokens).first(std::max<int64_t>(length - 1, 0)), &request.schedule,
+                         request.first_scored - 1});
   }
   Scorer scorer(model, requests, done);
   read_sharing_prefixes(

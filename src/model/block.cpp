@@ -62,7 +62,7 @@ at::Tensor Block::project(const at::Tensor& h, const std::string& name, int64_t 
   return heads > 0 ? y.view({h.size(0), heads, y.size(1) / heads}) : y;
 }
 
-Block::Written Block::write(const at::Tensor& h, const SequenceLayout& layout, std::span<Cache* const> caches) const {
+Block::Written Block::write(const at::Tensor& h, const SequenceLayout& layout, CacheUse caches) const {
   const int64_t Hkv = config_.num_key_value_heads;
   Written out;
   out.k_input = project(h, "mixer.k_proj.weight", 0);
@@ -70,7 +70,7 @@ Block::Written Block::write(const at::Tensor& h, const SequenceLayout& layout, s
   std::optional<at::Tensor> k_tails, v_tails;
   if (layout.continues()) {
     std::vector<at::Tensor> k, v;
-    for (const Cache* cache : caches) k.push_back(cache->key_tail(layer_)), v.push_back(cache->value_tail(layer_));
+    for (const Cache* cache : caches.past) k.push_back(cache->key_tail(layer_)), v.push_back(cache->value_tail(layer_));
     k_tails = at::stack(k), v_tails = at::stack(v);
   }
   const auto conv = [&](const at::Tensor& x, const char* name, const std::optional<at::Tensor>& tails) {
@@ -81,7 +81,9 @@ Block::Written Block::write(const at::Tensor& h, const SequenceLayout& layout, s
   std::tie(v, out.v_tail) = conv(out.v_input, "mixer.v_conv.weight", v_tails);
   out.k = ops::unit_norm(k.view({h.size(0), Hkv, config_.head_dim}), kUnitEps);
   out.v = v.view({h.size(0), Hkv, config_.value_head_dim});
-  if (const auto mixer = config_.recurrent()) {
+  // Where nothing recurs, gates are for the caches alone.
+  const bool gated = layout.reads(layer_).recurrent_count > 0 || !caches.written.empty();
+  if (const auto mixer = config_.recurrent(); mixer && gated) {
     const auto acc = ops::accumulate_type(model_.compute_type());
     const at::Tensor a = project(h, "mixer.recurrent.a_proj.weight", 0).to(acc) + parameter("mixer.recurrent.dt_bias");
     const at::Tensor dt = at::softplus(a, 1, 40);
@@ -92,14 +94,17 @@ Block::Written Block::write(const at::Tensor& h, const SequenceLayout& layout, s
 }
 
 at::Tensor Block::attention(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
-                            std::span<Cache* const> caches) const {
+                            CacheUse caches) const {
   const LayerReads& reads = layout.reads(layer_);
   at::Tensor k = written.k, v = written.v;
   if (layout.continues()) {
     std::vector<at::Tensor> keys, values;
-    for (size_t b = 0; b < caches.size(); ++b) {
-      const int64_t staged = layout.begins()[b + 1] - layout.begins()[b];
-      keys.push_back(caches[b]->keys(layer_, staged)), values.push_back(caches[b]->values(layer_, staged));
+    for (size_t b = 0; b < caches.past.size(); ++b) {
+      const Cache& cache = *caches.past[b];
+      const int64_t begin = layout.begins()[b], end = layout.begins()[b + 1];
+      const int64_t staged = caches.written.empty() ? 0 : end - begin;
+      keys.push_back(cache.keys(layer_, staged)), values.push_back(cache.values(layer_, staged));
+      if (staged == 0) keys.push_back(k.slice(0, begin, end)), values.push_back(v.slice(0, begin, end));
     }
     // One sequence's keys are read where they lie.
     k = keys.size() == 1 ? keys[0] : at::cat(keys), v = values.size() == 1 ? values[0] : at::cat(values);
@@ -109,8 +114,8 @@ at::Tensor Block::attention(const at::Tensor& h, const Written& written, const S
   return ops::attention(q, k, v, layout.key_cu_seqlens(), reads.attention_keys, 1.0, config_.rope_theta);
 }
 
-at::Tensor Block::recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
-                            std::span<Cache* const> caches, at::Tensor& final_state) const {
+at::Tensor Block::recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout, CacheUse caches,
+                            at::Tensor& final_state) const {
   const LayerReads& reads = layout.reads(layer_);
   const int64_t H = config_.num_attention_heads;
   const double scale = 1 / std::sqrt(static_cast<double>(config_.head_dim));
@@ -123,7 +128,7 @@ at::Tensor Block::recurrent(const at::Tensor& h, const Written& written, const S
   std::optional<at::Tensor> initial;
   if (layout.continues()) {
     std::vector<at::Tensor> states;
-    for (const Cache* cache : caches) states.push_back(cache->state(layer_));
+    for (const Cache* cache : caches.past) states.push_back(cache->state(layer_));
     initial = at::stack(states);
   }
   at::Tensor o;
@@ -155,30 +160,38 @@ void Block::stage_ends(const Written& written, const at::Tensor& final_state, st
   }
 }
 
-at::Tensor Block::forward(const at::Tensor& x, const SequenceLayout& layout, std::span<Cache* const> caches) const {
-  const auto norm = [&](const at::Tensor& y, const char* name) {
-    return ops::rms_norm(y, parameter(name), config_.rms_norm_eps, 1.0, model_.compute_type());
-  };
+at::Tensor Residual::sum() const {
+  return delta.defined() ? x + delta : x;
+}
+
+std::tuple<at::Tensor, at::Tensor> Residual::normed(const LanguageModel& model, const at::Tensor& weight) const {
+  const double eps = model.config().rms_norm_eps;
+  if (delta.defined()) return ops::add_rms_norm(x, delta, weight, eps);
+  return {x, ops::rms_norm(x, weight, eps, 1.0, model.compute_type())};
+}
+
+Residual Block::forward(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const {
   const LayerReads& reads = layout.reads(layer_);
   const int64_t H = config_.num_attention_heads;
-  const at::Tensor h = norm(x, "mixer_norm.weight");
+  const auto [x, h] = residual.normed(model_, parameter("mixer_norm.weight"));
   const Written written = write(h, layout, caches);
-  if (!caches.empty()) stage_rows(written, layout, caches);
+  if (!caches.written.empty()) stage_rows(written, layout, caches.written);
   at::Tensor by_attention, by_recurrence, final_state;
   if (reads.attention_count > 0) by_attention = attention(h, written, layout, caches);
   // A cache keeps its state up with every token, also where attention serves them all.
-  const bool keeps_state = !caches.empty() && caches[0]->has_state();
+  const bool keeps_state = !caches.written.empty() && caches.written[0]->has_state();
   if (reads.recurrent_count > 0 || keeps_state) by_recurrence = recurrent(h, written, layout, caches, final_state);
-  if (!caches.empty()) stage_ends(written, final_state, caches);
+  if (!caches.written.empty()) stage_ends(written, final_state, caches.written);
+  if (reads.count() == 0) return {x.slice(0, 0, 0), {}};
   at::Tensor o = reads.merge                 ? rows(at::cat({by_attention, by_recurrence}), reads.merge)
                  : reads.attention_count > 0 ? by_attention
                                              : by_recurrence;
-  o = ops::gated_rms_norm(o, project(h, "mixer.gate_proj.weight", H), weight("mixer.o_norm.weight"),
+  o = ops::gated_rms_norm(o, project(rows(h, reads.wanted), "mixer.gate_proj.weight", H), weight("mixer.o_norm.weight"),
                           config_.rms_norm_eps);
-  const at::Tensor y = x + at::linear(o.view({x.size(0), -1}), weight("mixer.o_proj.weight"));
-  const at::Tensor m = norm(y, "mlp_norm.weight");
+  const Residual mixed{rows(x, reads.wanted), at::linear(o.view({reads.count(), -1}), weight("mixer.o_proj.weight"))};
+  const auto [y, m] = mixed.normed(model_, parameter("mlp_norm.weight"));
   const at::Tensor up = ops::swiglu(project(m, "mlp.gate_proj.weight", 0), project(m, "mlp.up_proj.weight", 0));
-  return y + at::linear(up, weight("mlp.down_proj.weight"));
+  return {y, at::linear(up, weight("mlp.down_proj.weight"))};
 }
 
 }  // namespace oryx

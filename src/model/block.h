@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <tuple>
 
 #include "model/cache.h"
 #include "model/layout.h"
@@ -12,12 +13,29 @@ namespace oryx {
 
 class LanguageModel;
 
+// What the sequences of a layout continue, one cache for each, and where what they write goes: the same caches, or
+// nowhere. Both empty: they begin here and leave nothing behind.
+struct CacheUse {
+  std::span<const Cache* const> past;
+  std::span<Cache* const> written;
+};
+
+// The residual stream x + delta, float32 (float64) and compute type: who reads it next adds them, in one pass with its
+// norm. delta is undefined where nothing is to be added.
+struct Residual {
+  at::Tensor x, delta;
+  at::Tensor sum() const;
+  // The sum and its norm in the compute type of `model`.
+  std::tuple<at::Tensor, at::Tensor> normed(const LanguageModel& model, const at::Tensor& weight) const;
+};
+
 // One layer of the decoder: x += mixer(rms_norm(x)); x += swiglu(rms_norm(x)).
 class Block {
  public:
   Block(const LanguageModel& model, int64_t layer);
-  // x [N, D], the residual stream. Stages what the new tokens write into the caches, if any.
-  at::Tensor forward(const at::Tensor& x, const SequenceLayout& layout, std::span<Cache* const> caches) const;
+  // x [N, D]; returns its rows that the layout's reads of this layer want, all unless it says
+  // otherwise. Stages what the new tokens write into the caches that are written, if any.
+  Residual forward(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const;
 
  private:
   struct Written {          // what both mixers read, for all tokens
@@ -27,11 +45,11 @@ class Block {
   at::Tensor weight(const std::string& name) const;     // in the compute type
   at::Tensor parameter(const std::string& name) const;  // as stored
   at::Tensor project(const at::Tensor& h, const std::string& name, int64_t heads) const;
-  Written write(const at::Tensor& h, const SequenceLayout& layout, std::span<Cache* const> caches) const;
+  Written write(const at::Tensor& h, const SequenceLayout& layout, CacheUse caches) const;
   at::Tensor attention(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
-                       std::span<Cache* const> caches) const;
-  at::Tensor recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
-                       std::span<Cache* const> caches, at::Tensor& final_state) const;
+                       CacheUse caches) const;
+  at::Tensor recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout, CacheUse caches,
+                       at::Tensor& final_state) const;
   void stage_rows(const Written& written, const SequenceLayout& layout, std::span<Cache* const> caches) const;
   void stage_ends(const Written& written, const at::Tensor& final_state, std::span<Cache* const> caches) const;
 

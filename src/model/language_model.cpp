@@ -10,7 +10,6 @@
 #include "model/recompute.h"
 #include "ops/common/packing.h"
 #include "ops/linear_cross_entropy/op.h"
-#include "ops/rms_norm/op.h"
 
 namespace oryx {
 
@@ -55,7 +54,8 @@ LanguageModel LanguageModel::snapshot() const {
   return copy;
 }
 
-void LanguageModel::check_caches(const SequenceLayout& layout, std::span<Cache* const> caches) const {
+void LanguageModel::check_caches(const SequenceLayout& layout, const CacheUse& use) const {
+  const auto caches = use.past;
   const auto uses = [&](Mode mode) {
     for (const auto& s : layout.sequences())
       if (s.schedule.uses(mode)) return true;
@@ -75,7 +75,7 @@ void LanguageModel::check_caches(const SequenceLayout& layout, std::span<Cache* 
     require(cache.length() == layout.sequences()[b].offset,
             "sequence {} continues after {} tokens, but its cache holds {}", b, layout.sequences()[b].offset,
             cache.length());
-    for (size_t other = 0; other < b; ++other)
+    for (size_t other = 0; other < b && !use.written.empty(); ++other)
       require(caches[other] != &cache, "sequences {} and {} were given the same cache", other, b);
     require(cache.has_kv() == caches[0]->has_kv() && cache.has_state() == caches[0]->has_state(),
             "caches of one batch must hold the same parts");
@@ -89,6 +89,15 @@ void LanguageModel::check_caches(const SequenceLayout& layout, std::span<Cache* 
 
 at::Tensor LanguageModel::hidden(const at::Tensor& tokens, const SequenceLayout& layout,
                                  std::span<Cache* const> caches) const {
+  return run(tokens, layout, {caches, caches});
+}
+
+at::Tensor LanguageModel::hidden_after(std::span<const Cache* const> past, const at::Tensor& tokens,
+                                       const SequenceLayout& layout) const {
+  return run(tokens, layout, {past, {}});
+}
+
+at::Tensor LanguageModel::run(const at::Tensor& tokens, const SequenceLayout& layout, const CacheUse& caches) const {
   require(tokens.scalar_type() == at::kLong && tokens.dim() == 1 && tokens.size(0) == layout.num_tokens(),
           "tokens must be int64 [{}], the layout's number of tokens", layout.num_tokens());
   check_caches(layout, caches);
@@ -100,14 +109,14 @@ at::Tensor LanguageModel::hidden(const at::Tensor& tokens, const SequenceLayout&
   if (tokens.numel() == 0)
     return at::empty({0, config_.hidden_size}, weights_.front().second.options().dtype(compute_).requires_grad(false));
   const auto residual = ops::accumulate_type(compute_);
-  at::Tensor x = at::embedding(weight("model.embed_tokens.weight"), tokens).to(residual);
+  Residual x{at::embedding(weight("model.embed_tokens.weight"), tokens).to(residual), {}};
   std::shared_ptr<const RecomputedRun> again;
-  if (RecomputeGuard::on() && x.requires_grad() && caches.empty())
+  if (RecomputeGuard::on() && x.x.requires_grad() && caches.past.empty())
     again = std::make_shared<const RecomputedRun>(RecomputedRun{*this, layout});
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
-    x = again ? recomputed_layer(again, layer, x) : Block(*this, layer).forward(x, layout, caches);
-  for (size_t b = 0; b < caches.size(); ++b) caches[b]->commit(layout.sequences()[b].schedule.length());
-  return ops::rms_norm(x, weight("model.norm.weight"), config_.rms_norm_eps, 1.0, compute_);
+    x = again ? Residual{recomputed_layer(again, layer, x.x), {}} : Block(*this, layer).forward(x, layout, caches);
+  for (size_t b = 0; b < caches.written.size(); ++b) caches.written[b]->commit(layout.sequences()[b].schedule.length());
+  return std::get<1>(x.normed(*this, weight("model.norm.weight")));
 }
 
 static const char* head_name(const ModelConfig& config) {
@@ -120,6 +129,10 @@ at::Tensor LanguageModel::logits(const at::Tensor& hidden) const {
 
 at::Tensor LanguageModel::losses(const at::Tensor& hidden, const at::Tensor& targets) const {
   return ops::linear_cross_entropy(hidden, weight(head_name(config_)).to(compute_), targets);
+}
+
+std::tuple<at::Tensor, at::Tensor> LanguageModel::log_probs(const at::Tensor& hidden, const at::Tensor& targets) const {
+  return ops::linear_log_probs(hidden, weight(head_name(config_)).to(compute_), targets);
 }
 
 }  // namespace oryx

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -14,6 +15,8 @@
 #include "model/layout.h"
 
 namespace oryx {
+
+struct CacheUse;
 
 // A decoder whose every token may be served by attention or by the model's recurrence (DESIGN section 2). Weights are
 // leaves of autograd with Hugging Face names; activations have the compute type, the residual stream float32 (float64
@@ -49,21 +52,28 @@ class LanguageModel {
   const at::Tensor& weight(const std::string& name) const;
   void set_weight(const std::string& name, const at::Tensor& value);  // same shape; copied in place
 
-  // Final hidden states [N, D] in the compute type of `tokens` (int64 [N]). With caches, one for each sequence of the
+  // Final hidden states in the compute type of `tokens` (int64 [N]): [N, D], or of the tokens that the layout wants
+  // alone. With caches, one for each sequence of the
   // layout: sequence b continues its cache, whose length is the layout's offset, and the cache holds the new tokens
   // afterwards. InputError for ids outside the vocabulary, a mode that the model lacks, and a cache that dropped what
   // the schedule needs; the caches are then unchanged.
   at::Tensor hidden(const at::Tensor& tokens, const SequenceLayout& layout, std::span<Cache* const> caches = {}) const;
+  // The same for sequences that leave nothing behind: their caches are read alone, and several may continue one.
+  at::Tensor hidden_after(std::span<const Cache* const> past, const at::Tensor& tokens,
+                          const SequenceLayout& layout) const;
   at::Tensor logits(const at::Tensor& hidden) const;  // [..., V], float32 (float64)
   // -log p of targets (int64 [N], -100: none) per token, float32 (float64) [N].
   at::Tensor losses(const at::Tensor& hidden, const at::Tensor& targets) const;
+  // log p of targets (int64 [N]) and the largest logit's, float32 (float64) [N]; without gradients.
+  std::tuple<at::Tensor, at::Tensor> log_probs(const at::Tensor& hidden, const at::Tensor& targets) const;
 
   Cache make_cache(Cache::Options options) const { return {config_, compute_, device(), options}; }
   Cache make_cache() const { return make_cache({}); }
 
  private:
   LanguageModel(ModelConfig config, std::vector<std::pair<std::string, at::Tensor>> weights);
-  void check_caches(const SequenceLayout& layout, std::span<Cache* const> caches) const;
+  void check_caches(const SequenceLayout& layout, const CacheUse& caches) const;
+  at::Tensor run(const at::Tensor& tokens, const SequenceLayout& layout, const CacheUse& caches) const;
 
   ModelConfig config_;
   std::vector<std::pair<std::string, at::Tensor>> weights_;

@@ -12,7 +12,8 @@ static at::Tensor int32s(const std::vector<int64_t>& values, at::Device device) 
   return at::tensor(std::vector<int32_t>(values.begin(), values.end()), at::kInt).to(device);
 }
 
-SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_layers, at::Device device)
+SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_layers, at::Device device,
+                               const std::optional<std::vector<int64_t>>& wanted)
     : sequences_(std::move(sequences)) {
   require(!sequences_.empty(), "a batch needs at least one sequence");
   std::set<int64_t> own;
@@ -30,19 +31,31 @@ SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_
   }
   cu_seqlens_ = int32s(begins_, device);
   key_cu_seqlens_ = int32s(key_begins_, device);
-  reads_.push_back(make_reads(-1, device));
+  if (wanted)
+    for (size_t i = 0; i < wanted->size(); ++i)
+      require((*wanted)[i] >= (i == 0 ? 0 : (*wanted)[i - 1] + 1) && (*wanted)[i] < num_tokens(),
+              "the tokens whose hidden states are wanted must be in ascending order and among the {} of the batch",
+              num_tokens());
+  reads_.push_back(make_reads(-1, device, nullptr));
   for (int64_t layer = 0; layer < num_layers; ++layer) {
-    if (own.count(layer)) reads_.push_back(make_reads(layer, device));
-    reads_of_layer_.push_back(own.count(layer) ? reads_.size() - 1 : 0);
+    const bool partly = wanted && layer == num_layers - 1 && static_cast<int64_t>(wanted->size()) < num_tokens();
+    const bool extra = own.count(layer) > 0 || partly;
+    if (extra) reads_.push_back(make_reads(own.count(layer) ? layer : -1, device, partly ? &*wanted : nullptr));
+    reads_of_layer_.push_back(extra ? reads_.size() - 1 : 0);
   }
 }
 
-LayerReads SequenceLayout::make_reads(int64_t layer, at::Device device) const {
+LayerReads SequenceLayout::make_reads(int64_t layer, at::Device device, const std::vector<int64_t>* wanted) const {
+  size_t next = 0;  // of those wanted
   std::vector<int64_t> attention, recurrent, attention_keys, merge;
   for (size_t b = 0; b < sequences_.size(); ++b) {
     const auto& s = sequences_[b];
     for (const Span& span : layer < 0 ? s.schedule.common() : s.schedule.spans(layer))
       for (int64_t t = span.begin; t < span.end; ++t) {
+        if (wanted) {
+          if (next == wanted->size() || (*wanted)[next] != begins_[b] + t) continue;
+          ++next;
+        }
         auto& rows = span.mode == Mode::attention ? attention : recurrent;
         // Recurrent rows stand behind attention's, whose number is known only at the end.
         merge.push_back(span.mode == Mode::attention ? static_cast<int64_t>(rows.size())
@@ -59,8 +72,9 @@ LayerReads SequenceLayout::make_reads(int64_t layer, at::Device device) const {
   const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(device); };
   if (reads.attention_count < num_tokens()) reads.attention = longs(attention);
   if (reads.recurrent_count < num_tokens()) reads.recurrent = longs(recurrent);
-  if (reads.attention && reads.recurrent) reads.merge = longs(merge);
+  if (reads.attention_count > 0 && reads.recurrent_count > 0) reads.merge = longs(merge);
   if (reads.attention_count < key_begins_.back()) reads.attention_keys = longs(attention_keys);
+  if (wanted) reads.wanted = longs(*wanted);
   return reads;
 }
 

@@ -25,14 +25,20 @@ struct LayerReads {
   std::optional<at::Tensor> merge;
   // The tokens in attention as places among the packed keys (cached and new); absent when every key is read.
   std::optional<at::Tensor> attention_keys;
+  // The tokens whose outputs are wanted, when not all are (int64, ascending); the counts and `merge` are then of these.
+  std::optional<at::Tensor> wanted;
+  int64_t count() const { return attention_count + recurrent_count; }
 };
 
 // B sequences laid end to end as N packed tokens: what every operation on them needs to know. Nothing leaks from one
 // sequence to the next.
 class SequenceLayout {
  public:
-  // Each schedule's overrides must name layers below num_layers.
-  SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_layers, at::Device device = at::kCPU);
+  // Each schedule's overrides must name layers below num_layers. `wanted`, packed tokens in ascending order, are those
+  // whose hidden states are asked for (absent: all): the last layer then computes the others' keys, values and gates
+  // alone.
+  SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_layers, at::Device device = at::kCPU,
+                 const std::optional<std::vector<int64_t>>& wanted = std::nullopt);
 
   int64_t num_tokens() const { return begins_.back(); }
   int64_t num_sequences() const { return static_cast<int64_t>(sequences_.size()); }
@@ -44,7 +50,7 @@ class SequenceLayout {
   const LayerReads& reads(int64_t layer) const { return reads_[reads_of_layer_[layer]]; }
 
  private:
-  LayerReads make_reads(int64_t layer, at::Device device) const;
+  LayerReads make_reads(int64_t layer, at::Device device, const std::vector<int64_t>* wanted) const;
 
   std::vector<SequenceSpec> sequences_;
   std::vector<int64_t> begins_{0}, key_begins_{0};

@@ -24,7 +24,7 @@ class LayerAgain : public autograd::Node {
     at::Tensor x = x_.unpack().detach();
     x.requires_grad_(true);
     const c10::AutoGradMode with_gradients(true);
-    const at::Tensor y = Block(run_->model, layer_).forward(x, run_->layout, {});
+    const at::Tensor y = Block(run_->model, layer_).forward({x, {}}, run_->layout, {}).sum();
     autograd::backward({y}, {gradients[0]});  // adds to the gradients of the layer's weights
     return {x.grad()};
   }
@@ -53,7 +53,8 @@ bool RecomputeGuard::on() {
 
 at::Tensor recomputed_layer(std::shared_ptr<const RecomputedRun> run, int64_t layer, const at::Tensor& x) {
   // With gradients, though they are dropped: without, some operations go another way, which rounds otherwise.
-  const at::Tensor y = Block(run->model, layer).forward(x.detach().requires_grad_(true), run->layout, {}).detach();
+  const at::Tensor y =
+      Block(run->model, layer).forward({x.detach().requires_grad_(true), {}}, run->layout, {}).sum().detach();
   autograd::set_history(y, std::make_shared<LayerAgain>(std::move(run), layer, x));
   return y;
 }

@@ -72,8 +72,9 @@ ScheduleSpec::SpansPart parse_spans(std::string_view text) {
   for (std::string_view item : split(text, ',')) {
     const size_t colon = item.find(':');
     const std::string_view mode = trim(item.substr(0, colon));
-    require(is_mode(mode), "'{}' is not a mode{}; {}", excerpt(mode),
-            did_you_mean(mode, {"attention", "recurrent", "mamba2", "gated_deltanet"}), kGrammar);
+    if (!is_mode(mode))
+      input_error("'{}' is not a mode{}; {}", excerpt(mode),
+                  did_you_mean(mode, {"attention", "recurrent", "mamba2", "gated_deltanet"}), kGrammar);
     const std::string_view range = colon == std::string_view::npos ? "" : item.substr(colon + 1);
     const size_t dots = range.find("..");
     require(dots != std::string_view::npos, "'{}' is not a span; it must be MODE:BEGIN..END", excerpt(item));

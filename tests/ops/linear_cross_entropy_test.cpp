@@ -173,6 +173,30 @@ TEST_P(CrossEntropyPaths, PeakMemoryOfManyTokens) {
   EXPECT_LT(peak_beside_gradients(GetParam(), 32768, 64, 64, at::kBFloat16), 32768 * 64 * 4 * 85 / 100);
 }
 
+TEST(LinearLogProbs, AreThoseOfTheLossAndTheLargestLogit) {
+  at::manual_seed(3);
+  const at::Tensor exact = normal({1100, 8}), exact_weight = normal({2500, 8});  // several blocks
+  for (const auto op : {&linear_log_probs, &linear_log_probs_aten})
+    for (const auto type : kTypes) {
+      const at::Tensor h = exact.to(type).requires_grad_(true), weight = exact_weight.to(type);
+      const at::Tensor targets = targets_of(1100, 2500, false);
+      const auto [log_probs, best] = op(h, weight, targets);
+      const at::Tensor loss = linear_cross_entropy(h, weight, targets);
+      EXPECT_FALSE(log_probs.requires_grad() || best.requires_grad());
+      EXPECT_EQ(log_probs.scalar_type(), type == at::kDouble ? at::kDouble : at::kFloat);
+      EXPECT_LT((log_probs + loss).abs().max().item<double>(), type == at::kDouble ? 1e-12 : 1e-5);
+      // The largest logit's own log probability.
+      const at::Tensor top = at::mm(h.detach(), weight.t()).argmax(1);
+      const auto [of_top, again] = op(h, weight, top);
+      EXPECT_TRUE(at::equal(best, again));
+      EXPECT_TRUE(at::equal(of_top, best));
+      EXPECT_TRUE(log_probs.le(best).all().item<bool>());
+      EXPECT_EQ(std::get<0>(op(h.slice(0, 0, 0), weight, targets.slice(0, 0, 0))).numel(), 0);
+      for (const int64_t outside : {-1, -100, 2500})
+        EXPECT_THROW(op(h.slice(0, 0, 1), weight, at::tensor({outside}, at::kLong)), c10::Error) << outside;
+    }
+}
+
 TEST(LinearCrossEntropy, WithoutGradients) {
   at::manual_seed(3);
   const at::Tensor h = at::randn({30, 8}), weight = at::randn({40, 8}), targets = targets_of(30, 40, true);

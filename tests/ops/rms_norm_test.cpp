@@ -107,5 +107,39 @@ TEST(RmsNormErrors, NameTheArgument) {
   expect_no_double_backward(rms_norm(leaf, w, 1e-5).sum(), leaf, "rms_norm");
 }
 
+// The sum is the same bits as x + y, and its norm those of rms_norm; with a graph it is those two.
+TEST(AddRmsNorm, EqualsTheTwoOperations) {
+  at::manual_seed(5);
+  struct Types {
+    at::ScalarType x, y;
+  };
+  for (const Types types : {Types{at::kDouble, at::kDouble}, Types{at::kFloat, at::kFloat},
+                            Types{at::kFloat, at::kBFloat16}, Types{at::kBFloat16, at::kBFloat16}}) {
+    for (const std::vector<int64_t>& shape :
+         {std::vector<int64_t>{1, 3}, {17, 8}, {65, 40}, {3, 5, 64}, {2, 0, 16}, {15, 1000}, {33}}) {
+      const at::Tensor x = normal(shape).to(types.x), y = (normal(shape) * 2).to(types.y);
+      const auto wide = types.x == at::kBFloat16 ? at::kFloat : types.x;
+      const at::Tensor weight = normal({shape.back()}).to(wide);
+      const at::Tensor sum = (x.to(wide) + y.to(wide)).to(types.x);
+      const auto [got, normed] = add_rms_norm(x, y, weight, 1e-5);
+      EXPECT_TRUE(at::equal(got, sum));
+      EXPECT_EQ(normed.scalar_type(), types.y);
+      EXPECT_TRUE(at::equal(normed, rms_norm(sum, weight, 1e-5, 1.0, types.y)));
+      const at::Tensor leaf = y.clone().requires_grad_(true);
+      const auto [traced, traced_norm] = add_rms_norm(x, leaf, weight, 1e-5);
+      EXPECT_TRUE(at::equal(traced, sum));
+      EXPECT_TRUE(at::equal(traced_norm, normed));
+      EXPECT_TRUE(traced_norm.requires_grad() && traced.requires_grad());
+    }
+  }
+  const at::Tensor strided = normal({40, 65}).t(), weight = normal({40});
+  const auto [sum, normed] = add_rms_norm(strided, strided, weight, 1e-5);
+  EXPECT_TRUE(at::equal(sum, strided + strided));
+  EXPECT_TRUE(at::equal(normed, rms_norm(sum, weight, 1e-5)));
+  EXPECT_THROW(add_rms_norm(strided, strided.slice(0, 1), weight, 1e-5), c10::Error);
+  EXPECT_THROW(add_rms_norm(strided, strided.to(at::kBFloat16), weight, 1e-5), c10::Error);  // x is float64
+  EXPECT_THROW(add_rms_norm(strided, strided, weight.slice(0, 1), 1e-5), c10::Error);
+}
+
 }  // namespace
 }  // namespace oryx::ops

@@ -5,6 +5,7 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <limits>
@@ -100,13 +101,14 @@ Tensor rounded_in_place(const Problem& p, const Tensor& x, const at::TensorOptio
   return narrow;
 }
 
-struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& weight, const Tensor& targets,
-                        int64_t ignore_index, int64_t kernels_address) {
-    const auto& kernels = *reinterpret_cast<const LogitKernels*>(kernels_address);
-    const Problem p(h, weight, targets, ignore_index);
-    // Finite, so that no difference of infinities arises.
-    const Tensor maximum = p.vector(std::numeric_limits<float>::lowest()), sum = p.vector(0), target = p.vector(0);
+// What a token's logits come to.
+struct LogitSums {
+  Tensor maximum, lse, target;
+
+  LogitSums(const LogitKernels& kernels, const Problem& p)
+      // Finite, so that no difference of infinities arises.
+      : maximum(p.vector(std::numeric_limits<float>::lowest())), target(p.vector(0)) {
+    const Tensor sum = p.vector(0);
     const Scratch space(p.tokens * p.words, p.h.options());
     p.for_words([&](int64_t first, const Tensor& words) {
       p.for_tokens([&](auto&& rows) {
@@ -114,11 +116,20 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
         kernels.reduce(logits, rows(p.targets), first, rows(maximum), rows(sum), rows(target));
       });
     });
-    const Tensor lse = sum.log().add_(maximum);
+    lse = sum.log().add_(maximum);
+  }
+};
+
+struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& weight, const Tensor& targets,
+                        int64_t ignore_index, int64_t kernels_address) {
+    const auto& kernels = *reinterpret_cast<const LogitKernels*>(kernels_address);
+    const Problem p(h, weight, targets, ignore_index);
+    const LogitSums sums(kernels, p);
     ctx->saved_data["ignore_index"] = ignore_index;
     ctx->saved_data["kernels"] = kernels_address;
-    ctx->save_for_backward({h, weight, targets, lse});
-    const Tensor loss = lse.sub(target);
+    ctx->save_for_backward({h, weight, targets, sums.lse});
+    const Tensor loss = sums.lse.sub(sums.target);
     return p.kept.defined() ? at::zeros({h.size(0)}, loss.options()).index_copy_(0, p.kept, loss) : loss;
   }
 
@@ -204,6 +215,22 @@ Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const Tensor& h
   check(h, weight, targets, ignore_index);
   const c10::DeviceGuard guard(h.device());
   return CrossEntropyFunction::apply(h, weight, targets, ignore_index, reinterpret_cast<int64_t>(&kernels));
+}
+
+std::tuple<Tensor, Tensor> blocked_linear_log_probs(const LogitKernels& kernels, const Tensor& h, const Tensor& weight,
+                                                    const Tensor& targets) {
+  constexpr int64_t kNone = -1;  // no target may be ignored
+  check(h, weight, targets, kNone);
+  TORCH_CHECK(!at::any(targets.eq(kNone)).item<bool>(), "oryx::linear_log_probs: targets must lie in [0, ",
+              weight.size(0), ")");
+  const c10::DeviceGuard guard(h.device());
+  c10::NoGradGuard no_grad;
+  const LogitSums sums(kernels, Problem(h, weight, targets, kNone));
+  return {sums.target.sub(sums.lse), sums.maximum.sub(sums.lse)};
+}
+
+std::tuple<Tensor, Tensor> linear_log_probs_aten(const Tensor& h, const Tensor& weight, const Tensor& targets) {
+  return blocked_linear_log_probs(kAtenLogitKernels, h, weight, targets);
 }
 
 Tensor linear_cross_entropy_aten(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {

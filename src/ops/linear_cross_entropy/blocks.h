@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <tuple>
+
 namespace oryx::ops {
 
 // What is done to a block of logits [n, c], c words from word `first` on, for n tokens whose targets [n] are int64
@@ -21,5 +23,8 @@ struct LogitKernels {
 // linear_cross_entropy with autograd, by blocks.
 at::Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const at::Tensor& h, const at::Tensor& weight,
                                         const at::Tensor& targets, int64_t ignore_index);
+// linear_log_probs, by blocks.
+std::tuple<at::Tensor, at::Tensor> blocked_linear_log_probs(const LogitKernels& kernels, const at::Tensor& h,
+                                                            const at::Tensor& weight, const at::Tensor& targets);
 
 }  // namespace oryx::ops

@@ -43,26 +43,36 @@ Tensor linear_cross_entropy_kernels(const Tensor& h, const Tensor& weight, const
   return blocked_linear_cross_entropy(kLogitKernels, h, weight, targets, ignore_index);
 }
 
+std::tuple<Tensor, Tensor> linear_log_probs_kernels(const Tensor& h, const Tensor& weight, const Tensor& targets) {
+  return blocked_linear_log_probs(kLogitKernels, h, weight, targets);
+}
+
 TORCH_LIBRARY_FRAGMENT(oryx, m) {
   m.def("linear_cross_entropy(Tensor h, Tensor weight, Tensor targets, int ignore_index=-100) -> Tensor");
+  m.def("linear_log_probs(Tensor h, Tensor weight, Tensor targets) -> (Tensor, Tensor)");
 }
 // One function for both keys: it records a graph where one is wanted.
 TORCH_LIBRARY_IMPL(oryx, CPU, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+  m.impl("linear_log_probs", linear_log_probs_kernels);
 }
 TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+  m.impl("linear_log_probs", linear_log_probs_kernels);
 }
 #ifdef ORYX_CUDA
 TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+  m.impl("linear_log_probs", linear_log_probs_kernels);
 }
 TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+  m.impl("linear_log_probs", linear_log_probs_kernels);
 }
 #endif
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_aten);
+  m.impl("linear_log_probs", linear_log_probs_aten);
 }
 
 }  // namespace
@@ -72,6 +82,12 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor&
                              .findSchemaOrThrow("oryx::linear_cross_entropy", "")
                              .typed<decltype(linear_cross_entropy)>();
   return op.call(h, weight, targets, ignore_index);
+}
+
+std::tuple<Tensor, Tensor> linear_log_probs(const Tensor& h, const Tensor& weight, const Tensor& targets) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("oryx::linear_log_probs", "").typed<decltype(linear_log_probs)>();
+  return op.call(h, weight, targets);
 }
 
 }  // namespace oryx::ops

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <tuple>
+
 namespace oryx::ops {
 
 // Cross entropy of a linear layer's logits, in nats, for each token n with target t_n != ignore_index:
@@ -20,6 +22,13 @@ namespace oryx::ops {
 // Throws c10::Error naming the argument when a shape, dtype, device or target is not as above.
 at::Tensor linear_cross_entropy(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
                                 int64_t ignore_index = -100);
+
+// For scoring: log p_n = h_n . w_{t_n} - log sum_j exp(h_n . w_j), and the same of the largest logit, both [N] as the
+// loss above, by the same blocks. targets [N] int64 in [0, V). No gradients.
+std::tuple<at::Tensor, at::Tensor> linear_log_probs(const at::Tensor& h, const at::Tensor& weight,
+                                                    const at::Tensor& targets);
+std::tuple<at::Tensor, at::Tensor> linear_log_probs_aten(const at::Tensor& h, const at::Tensor& weight,
+                                                         const at::Tensor& targets);
 
 // The formula above, token by token, differentiable: the oracle of the tests.
 at::Tensor linear_cross_entropy_reference(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,

@@ -27,10 +27,21 @@ void rms_norm_forward(const RmsNormArgs<In, Out>& args) {
       const In* x = args.x + row * width;
       Out* y = args.y + row * width;
       Vec<A> squares{};
-      for_vectors<A>(width, [&](int64_t i, auto size) {
-        const Vec<A> v = get(x + i, size);
-        squares += v * v;
-      });
+      if (args.add) {
+        const Out* add = args.add + row * width;
+        In* sum = args.sum + row * width;
+        for_vectors<A>(width, [&](int64_t i, auto size) {
+          put(sum + i, Vec<A>(get(x + i, size) + get(add + i, size)), size);
+          const Vec<A> v = get(sum + i, size);
+          squares += v * v;
+        });
+        x = sum;
+      } else {
+        for_vectors<A>(width, [&](int64_t i, auto size) {
+          const Vec<A> v = get(x + i, size);
+          squares += v * v;
+        });
+      }
       const A r = inverse_rms(vsum<A>(squares), width, args.eps);
       for_vectors<A>(
           width, [&](int64_t i, auto size) { put(y + i, get(x + i, size) * r * get(weight.get() + i, size), size); });

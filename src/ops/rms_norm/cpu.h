@@ -15,6 +15,9 @@ struct RmsNormArgs {
   const Arithmetic<In>* weight;  // null: ones
   double eps, scale;
   Out* y = nullptr;  // forward
+  // Forward, on the CPU: what x + add is normalised in place of x, and goes to `sum` [rows, width]; null: x itself.
+  const Out* add = nullptr;
+  In* sum = nullptr;
   // backward; a null gradient is not wanted
   const Out* grad_y = nullptr;
   In* grad_x = nullptr;

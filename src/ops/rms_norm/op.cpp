@@ -1,5 +1,6 @@
 #include "ops/rms_norm/op.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -105,6 +106,51 @@ static at::Tensor forward_autograd(const at::Tensor& x, const OptionalTensor& we
   return forward(x, weight, eps, scale, dtype);
 }
 
+using Pair = std::tuple<at::Tensor, at::Tensor>;
+
+static void check_add(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps) {
+  check(x, weight, eps, y.scalar_type());
+  TORCH_CHECK(y.sizes() == x.sizes() && y.device() == x.device(), "add_rms_norm: y must have x's shape ", x.sizes(),
+              " and device, but has ", y.sizes());
+}
+
+static Pair add_forward(const at::Tensor& x_in, const at::Tensor& y_in, const at::Tensor& weight_in, double eps) {
+  check_add(x_in, y_in, weight_in, eps);
+  const at::Tensor x = x_in.contiguous(), y = y_in.contiguous(), weight = in_arithmetic(weight_in, x);
+  const at::Tensor sum = at::empty_like(x), normed = at::empty_like(y);
+  with_types(x.scalar_type(), y.scalar_type(), [&]<typename In, typename Out>() {
+    const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
+                                    .width = x.size(-1),
+                                    .x = pointer<In>(x),
+                                    .weight = pointer<Arithmetic<In>>(weight),
+                                    .eps = eps,
+                                    .scale = 1,
+                                    .y = mutable_pointer<Out>(normed),
+                                    .add = pointer<Out>(y),
+                                    .sum = mutable_pointer<In>(sum)};
+    ORYX_KERNEL(rms_norm_forward<In, Out>)(args);
+  });
+  return {sum, normed};
+}
+
+static Pair add_composite(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps) {
+  check_add(x, y, weight, eps);
+  const at::Tensor sum = (x + y).to(x.scalar_type());
+  return {sum, rms_norm(sum, weight, eps, 1.0, y.scalar_type())};
+}
+
+static Pair add_autograd(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps) {
+  if (wants_graph(x, y, weight)) return add_composite(x, y, weight, eps);
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return add_forward(x, y, weight, eps);
+}
+
+Pair add_rms_norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("oryx::add_rms_norm", "").typed<decltype(add_forward)>();
+  return op.call(x, y, weight, eps);
+}
+
 static at::Tensor forward_composite(const at::Tensor& x, const OptionalTensor& weight, double eps, double scale,
                                     OptionalType dtype) {
   check(x, weight, eps, dtype);
@@ -121,15 +167,19 @@ at::Tensor rms_norm(const at::Tensor& x, const OptionalTensor& weight, double ep
 
 TORCH_LIBRARY_FRAGMENT(oryx, m) {
   m.def("rms_norm(Tensor x, Tensor? weight, float eps, float scale=1.0, ScalarType? dtype=None) -> Tensor");
+  m.def("add_rms_norm(Tensor x, Tensor y, Tensor weight, float eps) -> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(oryx, CPU, m) {
   m.impl("rms_norm", oryx::ops::forward);
+  m.impl("add_rms_norm", oryx::ops::add_forward);
 }
 TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
   m.impl("rms_norm", oryx::ops::forward_autograd);
+  m.impl("add_rms_norm", oryx::ops::add_autograd);
 }
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("rms_norm", oryx::ops::forward_composite);
+  m.impl("add_rms_norm", oryx::ops::add_composite);
 }
 #ifdef ORYX_CUDA
 TORCH_LIBRARY_IMPL(oryx, CUDA, m) {

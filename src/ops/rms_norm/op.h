@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <tuple>
 
 namespace oryx::ops {
 
@@ -17,11 +18,16 @@ namespace oryx::ops {
 at::Tensor rms_norm(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps, double scale = 1.0,
                     std::optional<at::ScalarType> dtype = std::nullopt);
 
-// The same, row by row in plain ATen operations: the oracle of the tests.
+// A residual stream's step: the sum x + y in x's dtype, and rms_norm(x + y, weight, eps, 1, y's dtype). y [..., d] like
+// x, in x's dtype or bfloat16. On the CPU, without gradients, one pass; otherwise the two operations.
+std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight,
+                                                double eps);
+
+// rms_norm row by row in plain ATen operations: the oracle of the tests.
 at::Tensor rms_norm_reference(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps,
                               double scale = 1.0, std::optional<at::ScalarType> dtype = std::nullopt);
 
-// The same in ATen operations on whole tensors: what devices without kernels run.
+// rms_norm in ATen operations on whole tensors: what devices without kernels run.
 at::Tensor rms_norm_aten(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps, double scale = 1.0,
                          std::optional<at::ScalarType> dtype = std::nullopt);
 
