@@ -60,6 +60,7 @@ Json verdicts(double tie_ratio, double behind, double transformer, double tail, 
                        {"tail", spread(3.1, 3.11)}}}}};
   const Json rows{{{"model", "o"},
                    {"mode", "attention"},
+                   {"passes", 1},
                    {"against_baseline", {{"baseline", "t"}, {"val_loss", spread(behind - 0.001, behind + 0.001)}}}}};
   const Json results{{"tokens_per_parameter", tokens_per_parameter},
                      {"language_modelling", rows},
