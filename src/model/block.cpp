@@ -102,9 +102,10 @@ at::Tensor Block::attention(const at::Tensor& h, const Written& written, const S
     for (size_t b = 0; b < caches.past.size(); ++b) {
       const Cache& cache = *caches.past[b];
       const int64_t begin = layout.begins()[b], end = layout.begins()[b + 1];
-      const int64_t staged = caches.written.empty() ? 0 : end - begin;
+      const bool written_there = !caches.written.empty();
+      const int64_t staged = written_there ? end - begin : 0;
       keys.push_back(cache.keys(layer_, staged)), values.push_back(cache.values(layer_, staged));
-      if (staged == 0) keys.push_back(k.slice(0, begin, end)), values.push_back(v.slice(0, begin, end));
+      if (!written_there) keys.push_back(k.slice(0, begin, end)), values.push_back(v.slice(0, begin, end));
     }
     // One sequence's keys are read where they lie.
     k = keys.size() == 1 ? keys[0] : at::cat(keys), v = values.size() == 1 ? values[0] : at::cat(values);

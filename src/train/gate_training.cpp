@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "train/validation.h"
 
 namespace oryx {
 namespace {
@@ -25,12 +26,7 @@ Reading read(const LanguageModel& model, const Batch& batch) {
   c10::NoGradGuard no_grad;
   const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
   const at::Tensor tokens = longs(batch.tokens), targets = longs(batch.targets);
-  const auto hidden = [&](Mode mode) {
-    std::vector<SequenceSpec> sequences;
-    for (int64_t b = 0; b < batch.sequences(); ++b)
-      sequences.push_back({MixerSchedule::uniform(mode, batch.cu_seqlens[b + 1] - batch.cu_seqlens[b])});
-    return model.hidden(tokens, {std::move(sequences), model.config().num_hidden_layers, model.device()});
-  };
+  const auto hidden = [&](Mode mode) { return model.hidden(tokens, batch_layout(model, batch, mode)); };
   const at::Tensor recurrent = hidden(Mode::recurrent);
   return {recurrent, model.losses(recurrent, targets) - model.losses(hidden(Mode::attention), targets)};
 }
@@ -68,11 +64,14 @@ GateTrainingReport GateRecord::report(int64_t tokens) const {
   return report;
 }
 
+void require_two_mixers(const ModelConfig& config) {
+  require(config.has(Mode::attention) && config.has(Mode::recurrent),
+          "a gate chooses between attention and a recurrence, but the model has only {}", mixer_name(config.mixers[0]));
+}
+
 std::pair<Gate, GateTrainingReport> train_gate(const LanguageModel& model, const BatchSource& data,
                                                const GateTrainingOptions& options) {
-  require(model.config().has(Mode::attention) && model.config().has(Mode::recurrent),
-          "a gate chooses between attention and a recurrence, but the model has only {}",
-          mixer_name(model.config().mixers[0]));
+  require_two_mixers(model.config());
   Gate gate(model.config().hidden_size, options.width, options.seed, model.device());
   for (const at::Tensor& parameter : gate.parameters()) parameter.requires_grad_(true);
   torch::optim::AdamW optimizer(gate.parameters(), torch::optim::AdamWOptions(options.lr));

@@ -38,6 +38,9 @@ class GateRecord {
   std::vector<at::Tensor> expected_, gains_;
 };
 
+// InputError for a model with one mixer, which leaves a gate nothing to choose.
+void require_two_mixers(const ModelConfig& config);
+
 // Trains a gate for a model, whose weights stay as they are: AdamW on the squared error of the expected gain, which is
 // each token's loss in recurrence less that in attention, both through the whole sequence; a token without a target
 // gains nothing. InputError for a model with one mixer.

@@ -26,30 +26,17 @@ at::Tensor longs(const std::vector<int64_t>& x, const LanguageModel& model) {
   return at::tensor(x, at::kLong).to(model.device());
 }
 
-SequenceLayout uniform(const LanguageModel& model, const Batch& batch, Mode mode) {
-  std::vector<SequenceSpec> sequences;
-  for (int64_t b = 0; b < batch.sequences(); ++b)
-    sequences.push_back({MixerSchedule::uniform(mode, batch.cu_seqlens[b + 1] - batch.cu_seqlens[b])});
-  return {std::move(sequences), model.config().num_hidden_layers, model.device()};
-}
-
 SequenceLayout mixed(const LanguageModel& model, const Batch& batch, const at::Tensor& guess,
                      const MixingStrategy& mixing, const JointTrainingOptions& options, int64_t step, double progress) {
   const at::Tensor scores = guess.to(at::kCPU, at::kDouble).contiguous();
   const double* score = scores.const_data_ptr<double>();
-  std::vector<SequenceSpec> sequences;
-  for (int64_t b = 0; b < batch.sequences(); ++b) {
-    const int64_t begin = batch.cu_seqlens[b], length = batch.cu_seqlens[b + 1] - begin;
+  return batch_layout(model, batch, [&](int64_t b, int64_t length) {
     Random random{options.gate.seed, kPlacementPurpose, static_cast<uint64_t>(step), static_cast<uint64_t>(b)};
-    if (random.uniform() < options.placed) {
-      const double fraction = kLeastFraction * std::pow(kMostFraction / kLeastFraction, random.uniform());
-      auto spans = route_known({score + begin, static_cast<size_t>(length)}, {fraction, 1});
-      sequences.push_back({MixerSchedule::from_spans(std::move(spans), length)});
-    } else {
-      sequences.push_back({mixing.schedule(options.gate.seed, step, b, length, progress)});
-    }
-  }
-  return {std::move(sequences), model.config().num_hidden_layers, model.device()};
+    if (random.uniform() >= options.placed) return mixing.schedule(options.gate.seed, step, b, length, progress);
+    const double fraction = kLeastFraction * std::pow(kMostFraction / kLeastFraction, random.uniform());
+    return MixerSchedule::from_spans(
+        route_known({score + batch.cu_seqlens[b], static_cast<size_t>(length)}, {fraction, 1}), length);
+  });
 }
 
 }  // namespace
@@ -64,12 +51,13 @@ JointLosses joint_losses(const LanguageModel& model, const Gate& gate, const Bat
                          const JointTrainingOptions& options, int64_t step, double progress) {
   const at::Tensor tokens = longs(batch.tokens, model), targets = longs(batch.targets, model);
   const double count = static_cast<double>(std::max<int64_t>(1, batch.target_count()));
-  const at::Tensor hidden = model.hidden(tokens, uniform(model, batch, Mode::recurrent));
+  const at::Tensor hidden = model.hidden(tokens, batch_layout(model, batch, Mode::recurrent));
   const at::Tensor recurrent = model.losses(hidden, targets);
   JointLosses out;
   {
     c10::NoGradGuard no_grad;
-    const at::Tensor attention = model.losses(model.hidden(tokens, uniform(model, batch, Mode::attention)), targets);
+    const at::Tensor attention =
+        model.losses(model.hidden(tokens, batch_layout(model, batch, Mode::attention)), targets);
     out.gain = (recurrent.detach() - attention).to(at::kFloat);
   }
   const at::Tensor guess = gate.gain(hidden);
@@ -82,9 +70,7 @@ JointLosses joint_losses(const LanguageModel& model, const Gate& gate, const Bat
 
 std::pair<Gate, JointTrainingReport> train_jointly(LanguageModel& model, const TrainingData& data, const Recipe& recipe,
                                                    const JointTrainingOptions& options) {
-  require(model.config().has(Mode::attention) && model.config().has(Mode::recurrent),
-          "a gate chooses between attention and a recurrence, but the model has only {}",
-          mixer_name(model.config().mixers[0]));
+  require_two_mixers(model.config());
   ProcessGroup alone;
   JointTrainingReport report;
   report.before = validation_losses(model, data, recipe, alone);

@@ -41,6 +41,10 @@ std::vector<std::vector<size_t>> muon_groups(const std::vector<std::pair<int64_t
   return groups;
 }
 
+std::vector<at::Tensor> orthogonalize_group(const std::vector<at::Tensor>& matrices) {
+  return orthogonalize(at::stack(matrices)).unbind();
+}
+
 std::vector<at::Tensor> orthogonalize_all(const std::vector<at::Tensor>& matrices) {
   if (matrices.empty()) return {};
   std::vector<std::pair<int64_t, int64_t>> shapes;
@@ -51,7 +55,7 @@ std::vector<at::Tensor> orthogonalize_all(const std::vector<at::Tensor>& matrice
     std::vector<at::Tensor> members;
     members.reserve(group.size());
     for (const size_t i : group) members.push_back(matrices[i]);
-    const auto done = orthogonalize(at::stack(members)).unbind();
+    const auto done = orthogonalize_group(members);
     for (size_t k = 0; k < group.size(); ++k) results[group[k]] = done[k];
   }
   return results;

@@ -22,7 +22,8 @@ at::Tensor orthogonalize(const at::Tensor& m);
 // alone.
 inline constexpr int64_t kMuonNumbers = int64_t{1} << 26;
 std::vector<std::vector<size_t>> muon_groups(const std::vector<std::pair<int64_t, int64_t>>& shapes, bool on_gpu);
-std::vector<at::Tensor> orthogonalize_all(const std::vector<at::Tensor>& matrices);
+std::vector<at::Tensor> orthogonalize_group(const std::vector<at::Tensor>& matrices);  // of one shape
+std::vector<at::Tensor> orthogonalize_all(const std::vector<at::Tensor>& matrices);    // group by group
 
 // One update in place, in two steps with the orthogonalization between them; both go element by element, and so serve
 // parts of a matrix too:

@@ -99,7 +99,7 @@ void Optimizer::step_muon(double lr) {
     std::vector<at::Tensor> steps;
     steps.reserve(group.size());
     for (const size_t k : group) steps.push_back(momentum(present[k]));
-    const auto updates = orthogonalize_all(steps);
+    const auto updates = orthogonalize_group(steps);
     for (size_t n = 0; n < group.size(); ++n) apply(parameters_[present[group[n]]], updates[n]);
   }
 }

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "train/validation.h"
+
 namespace oryx {
 
 Json position_losses(const LanguageModel& model, const TrainingData& data, int64_t context) {
@@ -23,10 +25,7 @@ Json position_losses(const LanguageModel& model, const TrainingData& data, int64
     std::vector<int64_t> counts(buckets);
     for (int64_t i = 0; i < data.valid_batches(); ++i) {
       const Batch batch = data.valid_batch(i);
-      std::vector<SequenceSpec> sequences;
-      for (int64_t b = 0; b < batch.sequences(); ++b)
-        sequences.push_back({MixerSchedule::uniform(mode, batch.cu_seqlens[b + 1] - batch.cu_seqlens[b])});
-      const SequenceLayout layout(std::move(sequences), config.num_hidden_layers, model.device());
+      const SequenceLayout layout = batch_layout(model, batch, mode);
       const at::Tensor losses =
           model.losses(model.hidden(longs(batch.tokens), layout), longs(batch.targets)).to(at::kCPU).contiguous();
       const auto* loss = losses.const_data_ptr<float>();

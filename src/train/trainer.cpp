@@ -229,15 +229,12 @@ class Trainer {
   }
 
   SequenceLayout layout_of(const Batch& batch, int64_t first_sequence, int64_t pass) const {
-    std::vector<SequenceSpec> sequences;
     const double progress = static_cast<double>(state_.step) / static_cast<double>(recipe_.steps());
-    for (int64_t b = 0; b < batch.sequences(); ++b) {
-      MixerSchedule schedule =
-          mixing_->schedule(static_cast<uint64_t>(recipe_.train.seed), state_.step, first_sequence + b,
-                            batch.cu_seqlens[b + 1] - batch.cu_seqlens[b], progress);
-      sequences.push_back({pass == 0 ? std::move(schedule) : schedule.exchanged()});
-    }
-    return {std::move(sequences), recipe_.model.num_hidden_layers, options_.device};
+    return batch_layout(model_, batch, [&](int64_t b, int64_t length) {
+      MixerSchedule schedule = mixing_->schedule(static_cast<uint64_t>(recipe_.train.seed), state_.step,
+                                                 first_sequence + b, length, progress);
+      return pass == 0 ? schedule : schedule.exchanged();
+    });
   }
 
   Update step() {

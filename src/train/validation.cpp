@@ -10,6 +10,19 @@
 
 namespace oryx {
 
+SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch,
+                            const std::function<MixerSchedule(int64_t b, int64_t length)>& schedule) {
+  std::vector<SequenceSpec> sequences;
+  sequences.reserve(batch.sequences());
+  for (int64_t b = 0; b < batch.sequences(); ++b)
+    sequences.push_back({schedule(b, batch.cu_seqlens[b + 1] - batch.cu_seqlens[b])});
+  return {std::move(sequences), model.config().num_hidden_layers, model.device()};
+}
+
+SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch, Mode mode) {
+  return batch_layout(model, batch, [mode](int64_t, int64_t length) { return MixerSchedule::uniform(mode, length); });
+}
+
 at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout) {
   const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
   return model.losses(model.hidden(longs(batch.tokens), layout), longs(batch.targets)).sum();
@@ -34,10 +47,8 @@ Json validation_losses(const LanguageModel& model, const TrainingData& data, con
     std::vector<double> sums{0, 0};  // of losses; of targets
     for (int64_t i = group.rank(); i < data.valid_batches(); i += group.size()) {
       const Batch batch = data.valid_batch(i);
-      std::vector<SequenceSpec> sequences;
-      for (int64_t b = 0; b < batch.sequences(); ++b)
-        sequences.push_back({spec.resolve(batch.cu_seqlens[b + 1] - batch.cu_seqlens[b], config)});
-      const SequenceLayout layout(std::move(sequences), config.num_hidden_layers, model.device());
+      const SequenceLayout layout =
+          batch_layout(model, batch, [&](int64_t, int64_t length) { return spec.resolve(length, config); });
       sums[0] += loss_sum(model, batch, layout).item<double>();
       sums[1] += static_cast<double>(batch.target_count());
     }

@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+
 #include "base/json.h"
 #include "data/batch.h"
 #include "model/language_model.h"
@@ -9,6 +11,11 @@
 #include "train/training_data.h"
 
 namespace oryx {
+
+// The batch with a schedule of its own for each sequence: schedule(b, its length).
+SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch,
+                            const std::function<MixerSchedule(int64_t b, int64_t length)>& schedule);
+SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch, Mode mode);  // in one mode throughout
 
 // The sum over the batch's targets of the loss in nats, a scalar that can be differentiated.
 at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout);

@@ -24,6 +24,14 @@ at::Tensor longs(const std::vector<int64_t>& x) {
   return at::tensor(x, at::kLong);
 }
 
+// One more sequence of a packed batch: its tokens go behind the others.
+MixerSchedule random_sequence(Random& random, int64_t longest, const ModelConfig& config, Tokens& tokens) {
+  const int64_t n = random_length(random, longest);
+  const Tokens own = random_tokens(random, n, config);
+  tokens.insert(tokens.end(), own.begin(), own.end());
+  return random_schedule(random, n, config);
+}
+
 TEST(Wanted, HiddenStatesAreThoseOfTheWholePass) {
   c10::NoGradGuard no_grad;
   for_each_case(150, [](uint64_t seed) {
@@ -33,12 +41,7 @@ TEST(Wanted, HiddenStatesAreThoseOfTheWholePass) {
     const auto count = 1 + static_cast<int64_t>(random.below(3));
     std::vector<MixerSchedule> schedules;
     Tokens tokens;
-    for (int64_t b = 0; b < count; ++b) {
-      const int64_t n = random_length(random, 80);
-      const Tokens own = random_tokens(random, n, config);
-      tokens.insert(tokens.end(), own.begin(), own.end());
-      schedules.push_back(random_schedule(random, n, config));
-    }
+    for (int64_t b = 0; b < count; ++b) schedules.push_back(random_sequence(random, 80, config, tokens));
     SCOPED_TRACE(describe(config, schedules));
     const std::vector<int64_t> rows = random_rows(random, static_cast<int64_t>(tokens.size()));
     std::vector<SequenceSpec> specs;
@@ -82,10 +85,7 @@ TEST(Wanted, ContinuationsThatLeaveNothingBehindEqualThoseOfForks) {
     forks.reserve(count);
     for (int64_t b = 0; b < count; ++b) {
       const Cache& parent = parents[random.below(2)];
-      const int64_t n = random_length(random, 70);
-      const Tokens own = random_tokens(random, n, config);
-      tokens.insert(tokens.end(), own.begin(), own.end());
-      schedules.push_back(random_schedule(random, n, config));
+      schedules.push_back(random_sequence(random, 70, config, tokens));
       specs.push_back({schedules.back(), parent.length()});
       past.push_back(&parent);
       forks.push_back(parent.fork());

@@ -44,12 +44,9 @@ static void with_types(at::ScalarType in, at::ScalarType out, Work&& work) {
   });
 }
 
-static at::Tensor forward(const at::Tensor& x_in, const OptionalTensor& weight_in, double eps, double scale,
-                          OptionalType dtype) {
-  check(x_in, weight_in, eps, dtype);
-  const c10::DeviceGuard guard(x_in.device());
-  const at::Tensor x = x_in.contiguous(), weight = in_arithmetic(or_undefined(weight_in), x);
-  const at::Tensor y = at::empty(x.sizes(), x.options().dtype(dtype.value_or(x.scalar_type())));
+// y = rms_norm(x); with `add`, on the CPU, sum = x + add and y = rms_norm(sum). All contiguous.
+static void run(const at::Tensor& x, const at::Tensor& weight, double eps, double scale, const at::Tensor& y,
+                const at::Tensor& add = {}, const at::Tensor& sum = {}) {
   with_types(x.scalar_type(), y.scalar_type(), [&]<typename In, typename Out>() {
     const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
                                     .width = x.size(-1),
@@ -57,9 +54,20 @@ static at::Tensor forward(const at::Tensor& x_in, const OptionalTensor& weight_i
                                     .weight = pointer<Arithmetic<In>>(weight),
                                     .eps = eps,
                                     .scale = scale,
-                                    .y = mutable_pointer<Out>(y)};
+                                    .y = mutable_pointer<Out>(y),
+                                    .add = pointer<Out>(add),
+                                    .sum = mutable_pointer<In>(sum)};
     ORYX_KERNEL_ON(x, rms_norm_forward<In, Out>)(args);
   });
+}
+
+static at::Tensor forward(const at::Tensor& x_in, const OptionalTensor& weight_in, double eps, double scale,
+                          OptionalType dtype) {
+  check(x_in, weight_in, eps, dtype);
+  const c10::DeviceGuard guard(x_in.device());
+  const at::Tensor x = x_in.contiguous(), weight = in_arithmetic(or_undefined(weight_in), x);
+  const at::Tensor y = at::empty(x.sizes(), x.options().dtype(dtype.value_or(x.scalar_type())));
+  run(x, weight, eps, scale, y);
   return y;
 }
 
@@ -118,18 +126,7 @@ static Pair add_forward(const at::Tensor& x_in, const at::Tensor& y_in, const at
   check_add(x_in, y_in, weight_in, eps);
   const at::Tensor x = x_in.contiguous(), y = y_in.contiguous(), weight = in_arithmetic(weight_in, x);
   const at::Tensor sum = at::empty_like(x), normed = at::empty_like(y);
-  with_types(x.scalar_type(), y.scalar_type(), [&]<typename In, typename Out>() {
-    const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
-                                    .width = x.size(-1),
-                                    .x = pointer<In>(x),
-                                    .weight = pointer<Arithmetic<In>>(weight),
-                                    .eps = eps,
-                                    .scale = 1,
-                                    .y = mutable_pointer<Out>(normed),
-                                    .add = pointer<Out>(y),
-                                    .sum = mutable_pointer<In>(sum)};
-    ORYX_KERNEL(rms_norm_forward<In, Out>)(args);
-  });
+  run(x, weight, eps, 1.0, normed, y, sum);
   return {sum, normed};
 }
 
