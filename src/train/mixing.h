@@ -27,8 +27,8 @@ struct MixingConfig {
   std::vector<std::pair<std::string, double>> weights;  // mixture
   struct Phase;
   std::vector<Phase> phases;  // phases, in the order of their ends
-  // Every sequence twice in a step, the second time with the mixers exchanged: each token is learned in both modes.
-  // Tokens are counted once, the time is that of both passes. No effect on a model with one mixer.
+  // Every sequence twice in a batch, the second time with the mixers exchanged: each token is learned in both modes.
+  // Tokens are counted once; time and memory are those of two passes. No effect on a model with one mixer.
   bool both = false;
 
   static MixingConfig read(Fields fields);  // InputErrors name the key

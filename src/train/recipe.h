@@ -50,7 +50,7 @@ struct Recipe {
   struct Train {
     int64_t tokens = 0;                 // budget; required
     int64_t batch_tokens = 0;           // a step's tokens; required, a multiple of the context
-    int64_t micro_batch_tokens = 0;     // run at once, gradients added up; 0: all
+    int64_t micro_batch_tokens = 0;     // run at once (twice of that with mixing.both), gradients added up; 0: all
     double lr = 1e-3, min_lr = 0.1;     // min_lr: a fraction of lr, reached at the end
     std::string schedule = "cosine";    // | "wsd" | "linear" | "constant"
     double warmup = 0.02, decay = 0.2;  // steps, or below 1 a fraction of all; decay: the D of wsd

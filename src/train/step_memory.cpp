@@ -79,15 +79,16 @@ Measured measure(const Recipe& recipe, int64_t layers, int64_t length, int64_t s
   const auto mixing = make_mixing(recipe.mixing, recipe.model, recipe.data.context);
   const RecomputeGuard recompute(train.recompute);
   // With several parts the gradients of the first are there when the next begins.
-  const int64_t passes = oryx::passes(recipe.mixing, recipe.model);
-  const bool parts = train.batch_tokens > train.micro_batch_tokens || passes > 1;
+  const bool both = passes(recipe.mixing, recipe.model) == 2;
+  const bool parts = train.batch_tokens > train.micro_batch_tokens;
   Measured out;
   for (int64_t pass = 0; pass < kPasses; ++pass) {
     for (const auto& [name, w] : model.weights()) w.mutable_grad() = parts ? at::zeros_like(w.detach()) : at::Tensor();
     std::vector<SequenceSpec> specs;
     for (int64_t b = 0; b < sequences; ++b) {
       const MixerSchedule schedule = mixing->schedule(static_cast<uint64_t>(train.seed), pass, b, length, 0);
-      specs.push_back({pass % passes == 0 ? schedule : schedule.exchanged()});
+      specs.push_back({schedule});
+      if (both) specs.push_back({schedule.exchanged()});
     }
     out = most(out, measure_pass(model, {std::move(specs), layers, device}, meter));
   }
@@ -128,7 +129,7 @@ StepMemory predict_step_memory(Recipe recipe, at::Device device, int ranks) {
   out.checkpoint_copy = out.weights + moments;
 
   const int64_t layers = recipe.model.num_hidden_layers;
-  const bool parts = t.batch_tokens > t.micro_batch_tokens || passes(recipe.mixing, recipe.model) > 1;
+  const bool parts = t.batch_tokens > t.micro_batch_tokens;
   const int64_t before = resident_memory();
   reset_peak_resident_memory();
   Measured all = measure_at(recipe, std::min<int64_t>(layers, 2), device);

@@ -65,6 +65,16 @@ std::unique_ptr<ShardedWeights> make_shards(const LanguageModel& model, const Re
   return std::make_unique<ShardedWeights>(model, whole, group);
 }
 
+// The batch's sequences, and then the same ones again.
+Batch twice(const Batch& batch) {
+  Batch out = batch;
+  out.tokens.insert(out.tokens.end(), batch.tokens.begin(), batch.tokens.end());
+  out.targets.insert(out.targets.end(), batch.targets.begin(), batch.targets.end());
+  for (int64_t b = 1; b <= batch.sequences(); ++b)
+    out.cu_seqlens.push_back(batch.cu_seqlens.back() + batch.cu_seqlens[b]);
+  return out;
+}
+
 LanguageModel first_model(const Recipe& recipe, at::Device device) {
   LanguageModel model = LanguageModel::random(recipe.model, static_cast<uint64_t>(recipe.train.seed), device);
   if (recipe.weights.empty()) return model;
@@ -85,6 +95,7 @@ class Trainer {
         shards_(make_shards(model_, recipe_.train, group)),
         optimizer_(model_, optimizer_options(recipe_.train), shards_.get()),
         mixing_(make_mixing(recipe_.mixing, recipe_.model, recipe_.data.context)),
+        passes_(passes(recipe_.mixing, recipe_.model)),
         resolved_(recipe_.to_json()),
         guard_(recipe_.train.nonfinite_limit, recipe_.train.outlier_z),
         checkpoints_(options_.out, recipe_.train.keep) {
@@ -228,25 +239,33 @@ class Trainer {
     checkpoints_.save(model_, optimizer_, state_, [this](const fs::path& directory) { data_.save_into(directory); });
   }
 
-  SequenceLayout layout_of(const Batch& batch, int64_t first_sequence, int64_t pass) const {
+  // Of this rank in a step; with two passes over a token each batch holds its sequences, and then the same ones again.
+  std::vector<Batch> batches_of(int64_t step) const {
+    std::vector<Batch> batches = share_.batches(data_.train(), step);
+    if (passes_ == 2)
+      for (Batch& batch : batches) batch = twice(batch);
+    return batches;
+  }
+
+  SequenceLayout layout_of(const Batch& batch, int64_t first_sequence) const {
     const double progress = static_cast<double>(state_.step) / static_cast<double>(recipe_.steps());
+    const int64_t once = batch.sequences() / passes_;
     return batch_layout(model_, batch, [&](int64_t b, int64_t length) {
       MixerSchedule schedule = mixing_->schedule(static_cast<uint64_t>(recipe_.train.seed), state_.step,
-                                                 first_sequence + b, length, progress);
-      return pass == 0 ? schedule : schedule.exchanged();
+                                                 first_sequence + b % once, length, progress);
+      return b < once ? schedule : schedule.exchanged();
     });
   }
 
   Update step() {
     const auto& t = recipe_.train;
-    const std::vector<Batch> batches =
-        next_batches_.valid() ? next_batches_.get() : share_.batches(data_.train(), state_.step);
+    const std::vector<Batch> batches = next_batches_.valid() ? next_batches_.get() : batches_of(state_.step);
     // Texts made for a task are tokenized on the way: the next step's meanwhile.
     if (const int64_t next = state_.step + 1; next < recipe_.steps())
-      next_batches_ = std::async(std::launch::async, [this, next] { return share_.batches(data_.train(), next); });
+      next_batches_ = std::async(std::launch::async, [this, next] { return batches_of(next); });
     std::vector<double> counts(group_.size() + 1);  // each rank's sequences, all targets
     for (const Batch& batch : batches) {
-      counts[group_.rank()] += static_cast<double>(batch.sequences());
+      counts[group_.rank()] += static_cast<double>(batch.sequences() / passes_);
       counts.back() += static_cast<double>(batch.target_count());
     }
     group_.sum(counts);
@@ -254,17 +273,16 @@ class Trainer {
     const RecomputeGuard recompute(t.recompute);
     Update update{0, learning_rate(t, state_.step, recipe_.steps()), 0, {}};
     if (shards_) shards_->begin_step();
-    const int64_t passes = oryx::passes(recipe_.mixing, recipe_.model);
+    std::vector<at::Tensor> losses;  // read when all is under way: a GPU should not wait for the program in between
     for (const Batch& batch : batches) {
-      for (int64_t pass = 0; pass < passes; ++pass) {
-        const SequenceLayout layout = layout_of(batch, sequences, pass);
-        const at::Tensor loss = loss_sum(model_, batch, layout) / (counts.back() * static_cast<double>(passes));
-        if (shards_ && &batch == &batches.back() && pass + 1 == passes) shards_->reduce_in_backward(layout);
-        loss.backward();
-        update.loss += loss.item<double>();
-      }
-      sequences += batch.sequences();
+      const SequenceLayout layout = layout_of(batch, sequences);
+      const at::Tensor loss = loss_sum(model_, batch, layout) / counts.back();
+      if (shards_ && &batch == &batches.back()) shards_->reduce_in_backward(layout);
+      loss.backward();
+      losses.push_back(loss.detach());
+      sequences += batch.sequences() / passes_;
     }
+    for (const at::Tensor& loss : losses) update.loss += loss.item<double>();
     if (options_.before_update) options_.before_update(state_.step, model_);
     if (shards_) finish_reduction(update);
     update.grad_norm = optimizer_.clip_gradients(t.clip);
@@ -300,6 +318,7 @@ class Trainer {
   std::unique_ptr<ShardedWeights> shards_;  // null: one rank
   Optimizer optimizer_;
   std::unique_ptr<MixingStrategy> mixing_;
+  int64_t passes_;  // over a token in a step
   Json resolved_;
   TrainerState state_;
   std::future<std::vector<Batch>> next_batches_;  // of the step after the one that is being taken

@@ -65,6 +65,11 @@ TEST_F(Memory, ActivationsOfAWholeModelAreForetold) {
     EXPECT_EQ(memory.optimizer, 2 * memory.weights);
   }
   EXPECT_LT(kept[true] * 4, kept[false]);
+
+  json["train"]["recompute"] = false;
+  json["mixing"]["both"] = true;  // half of each sequence is in attention either way
+  const auto twice = static_cast<double>(predict_step_memory(recipe(json), at::kCPU).activations);
+  EXPECT_NEAR(twice / static_cast<double>(kept[false]), 2, 0.1);
 }
 
 TEST_F(Memory, MuonKeepsOneMomentOfMatrices) {
