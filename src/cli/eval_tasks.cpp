@@ -212,7 +212,7 @@ void add_tasks(CLI::App& eval, Common& common) {
   eval.add_option("--context", options->evaluation.context,
                   "Tokens that the model may see; longer prompts lose their beginning")
       ->check(CLI::PositiveNumber);
-  eval.add_option("--batch-tokens", options->evaluation.batch_tokens, "Tokens read together (default 8192)")
+  eval.add_option("--batch-tokens", options->evaluation.batch_tokens, "Tokens read together (8192; 65536 on a GPU)")
       ->check(CLI::PositiveNumber);
   eval.add_option("--examples-out", options->examples_out,
                   "JSON lines: prompt, answer, score and schedule of each example");

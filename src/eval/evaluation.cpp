@@ -34,7 +34,9 @@ std::unique_ptr<Evaluation> make_evaluation(const LanguageModel& model, const To
   const auto make = task.reads_text()  ? make_text_evaluation
                     : task.generates() ? make_generation_evaluation
                                        : make_choice_evaluation;
-  return make(model, tokenizer, task, options);
+  EvaluationOptions resolved = options;
+  if (resolved.batch_tokens == 0) resolved.batch_tokens = model.device().is_cuda() ? 65'536 : 8192;
+  return make(model, tokenizer, task, resolved);
 }
 
 }  // namespace oryx
