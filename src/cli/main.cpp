@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
 
 #include "base/error.h"
@@ -16,7 +17,11 @@ void prepare(const Common& common) {
   // glibc maps and unmaps every block above 32 MB, a page fault for each 4 KiB every time; keep freed memory instead.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
-  at::set_num_threads(common.threads > 0 ? common.threads : static_cast<int>(std::thread::hardware_concurrency()));
+  if (common.threads > 0)
+    at::set_num_threads(common.threads);
+  else if (std::getenv("OMP_NUM_THREADS") ==
+           nullptr)  // LibTorch alone would take one thread for two cores on some machines
+    at::set_num_threads(static_cast<int>(std::thread::hardware_concurrency()));
   at::globalContext().setFlushDenormal(true);  // decayed states reach denormals, which are slow and worth nothing
 }
 
@@ -37,7 +42,8 @@ int main(int argc, char** argv) {
   app.fallthrough();
   Common common;
   app.add_flag("--json", common.json, "Standard output is JSON and nothing else");
-  app.add_option("--threads", common.threads, "Threads (default: all cores)")->check(CLI::Range(1, 4096));
+  app.add_option("--threads", common.threads, "Threads (default: OMP_NUM_THREADS, or all cores)")
+      ->check(CLI::Range(1, 4096));
   app.add_option("--device", common.device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--dtype", common.dtype, "Computation in fp32 or bf16")->check(CLI::IsMember({"fp32", "bf16"}));
   oryx::cli::add_init(app, common);

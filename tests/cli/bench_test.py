@@ -1,9 +1,11 @@
 """`oryx bench`: the JSON that others read, and bad input. No times are judged, only that they are plausible."""
 import json
 import math
+import os
+import subprocess
 import unittest
 
-from oryx_case import OryxCase
+from oryx_case import ORYX, OryxCase
 
 ROW = ("op", "pass", "dtype", "T", "heads", "dim", "ms", "gflops", "fraction_of_ceiling", "tokens_per_s", "peak_bytes",
        "spread", "samples", "bound", "batch")
@@ -58,6 +60,12 @@ class Bench(OryxCase):
         text = self.ok("bench", "ops", "--quick", "--ops", "ssd,rope")
         for title in ("GFLOP/s", "## Bound by arithmetic", "## Bound by memory", "## Growth with T", "## Formulas"):
             self.assertIn(title, text)
+
+    def test_threads_of_the_environment(self):
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        run = subprocess.run([ORYX, "bench", "ops", "--quick", "--ops", "rope", "--json"], env=environment, cwd=self.dir,
+                             capture_output=True, text=True, check=True)
+        self.assertEqual(json.loads(run.stdout)["threads"], 1)
 
     def test_accuracy(self):
         result = self.ok_json("bench", "accuracy", "--quick", "--ops", "rope,ssd", "--dtype", "bf16")
