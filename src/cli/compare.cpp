@@ -11,7 +11,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct CompareOptions {
   std::string comparison, out;
   std::vector<std::string> set;
   bool resume = false;
@@ -20,7 +20,7 @@ struct Options {
 }  // namespace
 
 void add_compare(CLI::App& app, Common& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CompareOptions>();
   CLI::App* command = app.add_subcommand("compare", "Train several models on the same tokens, and tell them apart");
   command->add_option("COMPARISON", options->comparison, "A TOML file: a recipe, [[models]], seeds")->required();
   command->add_option("--out", options->out, "Folder of runs and report (default: out/COMPARISON's name)");

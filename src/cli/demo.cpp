@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct DemoOptions {
   std::string out, project = ORYX_SOURCE_DIR;
   bool quick = false;
 };
@@ -56,7 +56,7 @@ bool color_terminal() {
          std::string(term) != "dumb";
 }
 
-void run(const Options& options, const Common& common) {
+void run(const DemoOptions& options, const Common& common) {
   const auto begin = std::chrono::steady_clock::now();
   const fs::path project = fs::absolute(options.project).lexically_normal();
   const fs::path out = !options.out.empty() ? options.out : options.quick ? "out/demo-quick" : "out/demo";
@@ -111,7 +111,7 @@ void run(const Options& options, const Common& common) {
 }  // namespace
 
 void add_demo(CLI::App& app, Common& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<DemoOptions>();
   CLI::App* command = app.add_subcommand("demo", "Train two small models and show what switching mixers does");
   command->add_option("--out", options->out, "Where models, figures and the report go (default: out/demo)");
   command->add_option("--project", options->project, "The project's folder, with configs/ and data/")

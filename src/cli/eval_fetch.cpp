@@ -8,12 +8,12 @@
 namespace oryx::cli {
 namespace {
 
-struct Options {
+struct FetchOptions {
   std::string from, to;
   std::vector<std::string> sets;
 };
 
-void run(const Options& options, const Common& common) {
+void run(const FetchOptions& options, const Common& common) {
   const auto fetched = fetch_sets(options.from, options.to, options.sets);
   Json out = Json::object();
   for (const FetchedSet& set : fetched) {
@@ -33,7 +33,7 @@ void run(const Options& options, const Common& common) {
 }  // namespace
 
 void add_fetch(CLI::App& eval, Common& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<FetchOptions>();
   CLI::App* command = eval.add_subcommand("fetch", "Evaluation sets from their public originals, downloaded before");
   command->add_option("DIR", options->from, "Folder that holds the downloaded files, in any subfolders")->required();
   command->add_option("--out", options->to, "Folder to write SET/FILE into")->required();

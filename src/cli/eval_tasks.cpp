@@ -15,7 +15,7 @@
 namespace oryx::cli {
 namespace {
 
-struct Options {
+struct TaskOptions {
   std::vector<std::string> names;  // tasks, and the model's directory last
   std::string tasks = ORYX_SOURCE_DIR "/tasks";
   std::string schedule, policy, examples_out, sweep, html;
@@ -113,7 +113,7 @@ report::LineChart chart_of(const Task& task, const std::vector<Point>& points) {
   return chart;
 }
 
-std::vector<Point> sweep(const Evaluation& evaluation, const Task& task, const Options& options,
+std::vector<Point> sweep(const Evaluation& evaluation, const Task& task, const TaskOptions& options,
                          const LanguageModel& model, ExampleLines& lines, bool json) {
   const std::vector<double> fractions = parse_sweep(options.sweep);
   std::vector<Point> points;
@@ -132,7 +132,7 @@ std::vector<Point> sweep(const Evaluation& evaluation, const Task& task, const O
   return points;
 }
 
-void run(Options& options, const Common& common) {
+void run(TaskOptions& options, const Common& common) {
   require(
       options.names.size() >= 2,
       "give one task or more and then a model's directory: oryx eval TASK... MODEL; oryx eval list names the tasks");
@@ -197,7 +197,7 @@ void list_tasks(const std::string& directory, bool json) {
 }  // namespace
 
 void add_tasks(CLI::App& eval, Common& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TaskOptions>();
   eval.add_option("TASK", options->names, "Tasks (oryx eval list) or TOML files, then the model's directory");
   eval.add_option("--tasks", options->tasks, "Folder of tasks, in place of the project's own");
   eval.add_option("--schedule", options->schedule,

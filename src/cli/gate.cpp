@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct GateOptions {
   std::string model, recipe, out;
   std::vector<std::string> set;
   bool joint = false;
@@ -27,7 +27,7 @@ struct Prepared {
 };
 
 // The recipe's data for this model: with its tokenizer, and in batches of at least one sequence.
-Prepared load_data(const Options& options, const LanguageModel& model) {
+Prepared load_data(const GateOptions& options, const LanguageModel& model) {
   Json json = load_toml(options.recipe);
   for (const std::string& assignment : options.set) apply_override(json, assignment);
   Recipe recipe = Recipe::from_json(json, options.recipe, fs::path(options.recipe).parent_path());
@@ -54,7 +54,7 @@ void print(const GateTrainingReport& report, const fs::path& directory) {
     std::printf("  %19.0f%% %30.1f%% %8.1f%%\n", 100 * std::stod(fraction), 100 * part, 100 * report.best.at(fraction));
 }
 
-void train_both(const Options& options, const Common& common, LanguageModel& model, const Prepared& prepared) {
+void train_both(const GateOptions& options, const Common& common, LanguageModel& model, const Prepared& prepared) {
   const auto [gate, report] = train_jointly(model, *prepared.data, prepared.recipe, options.training);
   StagedDirectory staged(options.out);
   model.save(staged.path());
@@ -71,7 +71,7 @@ void train_both(const Options& options, const Common& common, LanguageModel& mod
                 report.after.at(mode).get<double>());
 }
 
-void run(const Options& options, const Common& common) {
+void run(const GateOptions& options, const Common& common) {
   require(options.joint == !options.out.empty(), "--joint and --out DIR go together: joint training makes a new model");
   require(options.out.empty() || !fs::exists(options.out), "--out {}: exists already; give another", options.out);
   LanguageModel model = common.load_model(options.model);
@@ -89,7 +89,7 @@ void add_gate(CLI::App& app, Common& common) {
   CLI::App* gate = app.add_subcommand("gate", "The head that --policy gate:FRACTION asks");
   gate->require_subcommand(1);
   gate->fallthrough();
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GateOptions>();
   CLI::App* command = gate->add_subcommand("train", "Trains a gate for a model and leaves it in the model's directory");
   command->add_option("MODEL", options->model, "A model directory; it keeps its weights")->required();
   command

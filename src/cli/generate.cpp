@@ -14,7 +14,7 @@
 namespace oryx::cli {
 namespace {
 
-struct Options {
+struct GenerateOptions {
   std::string model, prompt, prompt_file, requests, schedule, policy;
   int64_t max_tokens = 128, max_length = 0;  // max_length 0: any
   SamplingOptions sampling;
@@ -33,7 +33,7 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 
 class Writer {
  public:
-  Writer(const Options& options, const Common& common)
+  Writer(const GenerateOptions& options, const Common& common)
       : options_(options),
         model_(common.load_model(options.model)),
         tokenizer_(Tokenizer::load(options.model)),
@@ -130,14 +130,14 @@ class Writer {
     return true;
   }
 
-  const Options& options_;
+  const GenerateOptions& options_;
   LanguageModel model_;
   Tokenizer tokenizer_;
   std::unique_ptr<const Policy> policy_;
   int64_t cut_ = 0;
 };
 
-void run(const Options& options, const Common& common) {
+void run(const GenerateOptions& options, const Common& common) {
   Writer writer(options, common);
   if (!options.requests.empty()) {
     if (options.requests == "-") return writer.run_lines(std::cin, "standard input");
@@ -158,7 +158,7 @@ void run(const Options& options, const Common& common) {
 }  // namespace
 
 void add_generate(CLI::App& app, Common& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateOptions>();
   CLI::App* command = app.add_subcommand("generate", "Continue a prompt");
   command->add_option("MODEL", options->model, "A model directory")->required();
   auto* prompt = command->add_option("--prompt", options->prompt, "The text to continue");

@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct ReproduceOptions {
   std::string scale = "demo", config, out, project = ORYX_SOURCE_DIR;
   std::vector<std::string> set;
   bool resume = false, cost = false, yes = false;
@@ -95,7 +95,7 @@ std::string cost_text(const Json& cost) {
 
 class Reproduction {
  public:
-  Reproduction(ReproducePlan plan, const Options& options, const fs::path& out, const Common& common)
+  Reproduction(ReproducePlan plan, const ReproduceOptions& options, const fs::path& out, const Common& common)
       : plan_(std::move(plan)),
         scale_(options.config.empty() ? options.scale : fs::path(options.config).stem().string()),
         tasks_(fs::path(options.project) / "tasks"),
@@ -145,7 +145,7 @@ class Reproduction {
   Json evaluations_ = Json::object(), results_;
 };
 
-void run(const Options& options, const Common& common) {
+void run(const ReproduceOptions& options, const Common& common) {
   const fs::path config = options.config.empty()
                               ? fs::path(options.project) / "configs" / fmt::format("reproduce-{}.toml", options.scale)
                               : fs::path(options.config);
@@ -180,7 +180,7 @@ void run(const Options& options, const Common& common) {
 }  // namespace
 
 void add_reproduce(CLI::App& app, Common& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReproduceOptions>();
   CLI::App* command = app.add_subcommand(
       "reproduce", "Train baselines, multi-mixer models and hybrids on the same tokens, and judge the paper's claims");
   command->add_option("--scale", options->scale, "demo (half an hour on two cores), small, or full")

@@ -22,14 +22,14 @@ struct Line {
   bool continuation = false;
 };
 
-struct Options {
+struct ScoreOptions {
   std::string model, file = "-", schedule;
   int64_t max_length = 0;  // 0: any
 };
 
 class Scorer {
  public:
-  Scorer(const Common& common, const Options& options)
+  Scorer(const Common& common, const ScoreOptions& options)
       : model_(common.load_model(options.model)),
         schedule_(Common::schedule(options.schedule, model_)),
         max_length_(options.max_length) {
@@ -160,7 +160,7 @@ class Scorer {
 }  // namespace
 
 void add_score(CLI::App& app, Common& common) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ScoreOptions>();
   CLI::App* command =
       app.add_subcommand("score", "Log-probabilities of JSON lines: tokens, text, or context and continuation");
   command->add_option("MODEL", options->model, "A model directory")->required();

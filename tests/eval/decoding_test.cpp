@@ -2,33 +2,17 @@
 
 #include <gtest/gtest.h>
 
-#include "base/random.h"
 #include "eval/routing.h"
 #include "expect_error.h"
 #include "generate/engine.h"
+#include "generate/small_model.h"
 
 namespace oryx {
 namespace {
 
-LanguageModel small(const char* preset_name = "oryx-gdn-tiny") {
-  ModelConfig c = preset(preset_name);
-  c.vocab_size = 40, c.num_hidden_layers = 2, c.hidden_size = 32, c.num_attention_heads = c.num_key_value_heads = 2;
-  c.head_dim = c.value_head_dim = 8, c.intermediate_size = 64, c.initializer_range = 0.2;
-  LanguageModel model = LanguageModel::random(c, 3);
-  model.to_double();
-  return model;
-}
-
-std::vector<int64_t> tokens(uint64_t seed, int64_t n) {
-  Random draw{seed};
-  std::vector<int64_t> out;
-  for (int64_t i = 0; i < n; ++i) out.push_back(static_cast<int64_t>(draw.below(40)));
-  return out;
-}
-
 TEST(Decoding, EqualsOneSequenceAtATime) {
   for (const char* kind : {"oryx-gdn-tiny", "oryx-mamba2-tiny", "transformer-tiny", "gdn-tiny"}) {
-    const LanguageModel model = small(kind);
+    const LanguageModel model = small_model(kind);
     const bool both = model.config().has(Mode::attention) && model.config().has(Mode::recurrent);
     const std::vector<const char*> schedules =
         both ? std::vector<const char*>{"attention", "recurrent", "recurrent:..12,attention:12..", "alternate:5",
@@ -40,9 +24,9 @@ TEST(Decoding, EqualsOneSequenceAtATime) {
         const auto n = static_cast<int64_t>(prompt.size()) + more;
         requests.push_back({std::move(prompt), ScheduleSpec::parse(text).resolve_open(n, model.config())});
       };
-      for (uint64_t i = 0; i < 6; ++i) add(tokens(i, 1 + static_cast<int64_t>(i) * 9), 10);
-      auto longer = tokens(5, 46);  // the last one's prompt and more
-      for (int64_t id : tokens(50, 3)) longer.push_back(id);
+      for (uint64_t i = 0; i < 6; ++i) add(random_tokens(i, 1 + static_cast<int64_t>(i) * 9), 10);
+      auto longer = random_tokens(5, 46);  // the last one's prompt and more
+      for (int64_t id : random_tokens(50, 3)) longer.push_back(id);
       add(longer, 4);
       add(longer, 4);  // twice the same
       for (const int64_t batch : {20, 8192}) {
@@ -62,8 +46,8 @@ TEST(Decoding, EqualsOneSequenceAtATime) {
 }
 
 TEST(Routing, SchedulesAsText) {
-  const LanguageModel model = small();
-  const std::vector<RoutedSequence> two{{tokens(1, 10), 6, 3}, {tokens(2, 4), 1, 0}};
+  const LanguageModel model = small_model();
+  const std::vector<RoutedSequence> two{{random_tokens(1, 10), 6, 3}, {random_tokens(2, 4), 1, 0}};
   const auto routed = [&](const char* text) {
     std::string out;
     for (const auto& s : make_routing(text, model.config())->route(model, two)) {
@@ -88,10 +72,10 @@ TEST(Routing, SchedulesAsText) {
 }
 
 TEST(Routing, APolicyKnowsWhatIsGivenAndNoMore) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   const auto routing = [&] { return make_routing(make_policy("entropy:0.3:4", "", model)); };
   EXPECT_EQ(routing()->text(), "entropy:0.3:4");
-  const auto prompt = tokens(1, 40);
+  const auto prompt = random_tokens(1, 40);
   auto one = prompt, other = prompt;
   one.push_back(3), one.push_back(4), other.push_back(30), other.push_back(31);
   // Two answers to one question: their prompt is read in the same way.

@@ -10,36 +10,20 @@
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "base/random.h"
 #include "eval/prefix_tree.h"
 #include "eval/recall.h"
+#include "generate/small_model.h"
 
 namespace oryx {
 namespace {
 
-LanguageModel small() {
-  ModelConfig c = preset("oryx-gdn-tiny");
-  c.vocab_size = 40, c.num_hidden_layers = 2, c.hidden_size = 32, c.num_attention_heads = c.num_key_value_heads = 2;
-  c.head_dim = c.value_head_dim = 8, c.intermediate_size = 64, c.initializer_range = 0.2;
-  LanguageModel model = LanguageModel::random(c, 3);
-  model.to_double();
-  return model;
-}
-
-std::vector<int64_t> tokens(uint64_t seed, int64_t n) {
-  Random draw{seed};
-  std::vector<int64_t> out;
-  for (int64_t i = 0; i < n; ++i) out.push_back(static_cast<int64_t>(draw.below(40)));
-  return out;
-}
-
 ScoringRequest request(const LanguageModel& model, uint64_t seed, int64_t n, const char* schedule, int64_t first = 1) {
-  return {tokens(seed, n), ScheduleSpec::parse(schedule).resolve(n, model.config()).slice(0, n - 1), first};
+  return {random_tokens(seed, n), ScheduleSpec::parse(schedule).resolve(n, model.config()).slice(0, n - 1), first};
 }
 
 TEST(Scoring, EqualsTheLogitsOfEachSequenceAlone) {
   c10::NoGradGuard no_grad;
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   std::vector<ScoringRequest> requests{request(model, 1, 30, "alternate:4"), request(model, 2, 1, "attention"),
                                        request(model, 3, 300, "recurrent:..100,attention:100.."),
                                        request(model, 4, 12, "tail:0.5", 9), request(model, 5, 2, "recurrent")};
@@ -66,8 +50,8 @@ TEST(Scoring, EqualsTheLogitsOfEachSequenceAlone) {
 
 TEST(Scoring, GreedyContinuationIsSeenAsGreedy) {
   c10::NoGradGuard no_grad;
-  const LanguageModel model = small();
-  auto ids = tokens(9, 5);
+  const LanguageModel model = small_model();
+  auto ids = random_tokens(9, 5);
   for (int i = 0; i < 4; ++i) {
     const auto n = static_cast<int64_t>(ids.size());
     const SequenceLayout layout({{MixerSchedule::uniform(Mode::recurrent, n)}}, model.config().num_hidden_layers);
@@ -82,7 +66,7 @@ TEST(Scoring, GreedyContinuationIsSeenAsGreedy) {
 // Requests with common beginnings of all kinds: few-shot headers, choices, the same twice, one a beginning of another,
 // schedules that part before the tokens do, predictions within the common part.
 TEST(Scoring, SharingBeginningsChangesNothing) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   const auto with = [](std::vector<int64_t> a, const std::vector<int64_t>& b) {
     a.insert(a.end(), b.begin(), b.end());
     return a;
@@ -97,11 +81,12 @@ TEST(Scoring, SharingBeginningsChangesNothing) {
       const auto schedule = from_end ? spec.resolve(n, model.config()) : spec.resolve_open(n, model.config());
       requests.push_back({std::move(ids), schedule.slice(0, n - 1), first});
     };
-    const auto header = tokens(100, 25);
+    const auto header = random_tokens(100, 25);
     for (uint64_t q = 0; q < 5; ++q) {
-      const auto question = with(q == 4 ? tokens(101, 9) : header, tokens(200 + q, 12 + q));
+      const auto question = with(q == 4 ? random_tokens(101, 9) : header, random_tokens(200 + q, 12 + q));
       for (uint64_t c = 0; c < 4; ++c)
-        add(with(question, tokens(300 + 10 * q + c, 1 + c)), static_cast<int64_t>(question.size()) - (c == 3 ? 6 : 0));
+        add(with(question, random_tokens(300 + 10 * q + c, 1 + c)),
+            static_cast<int64_t>(question.size()) - (c == 3 ? 6 : 0));
     }
     add(header, 1);
     add(requests[2].tokens, 1);
@@ -120,11 +105,11 @@ TEST(Scoring, SharingBeginningsChangesNothing) {
 }
 
 TEST(Scoring, CommonBeginningsAreReadOnce) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   std::vector<std::vector<int64_t>> ids;
   for (uint64_t c = 0; c < 4; ++c) {
-    ids.push_back(tokens(1, 50));
-    for (int64_t id : tokens(10 + c, 5)) ids.back().push_back(id);
+    ids.push_back(random_tokens(1, 50));
+    for (int64_t id : random_tokens(10 + c, 5)) ids.back().push_back(id);
   }
   const auto read = [&](const MixerSchedule& last) {
     const MixerSchedule schedule = MixerSchedule::uniform(Mode::recurrent, 55);
@@ -141,7 +126,7 @@ TEST(Scoring, CommonBeginningsAreReadOnce) {
 }
 
 TEST(Scoring, Errors) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   EXPECT_THROW(score_sequences(model, {{{1, 2, 3}, MixerSchedule::uniform(Mode::attention, 3), 1}}), InputError);
   EXPECT_THROW(score_sequences(model, {{{1, 2, 3}, MixerSchedule::uniform(Mode::attention, 2), 0}}), InputError);
   EXPECT_THROW(score_sequences(model, {{{1, 99, 3}, MixerSchedule::uniform(Mode::attention, 2), 1}}), InputError);
@@ -151,14 +136,15 @@ TEST(Recall, AnUntrainedModelGuesses) {
   Progress::set_quiet(true);
   RecallTask task;
   task.vocab = 40, task.pairs = 4, task.length = 32;
-  const auto result =
-      evaluate_recall(small(), task, *schedule_policy(ScheduleSpec::parse("recurrent:..8,attention:8..")), 100, 1);
+  const auto result = evaluate_recall(small_model(), task,
+                                      *schedule_policy(ScheduleSpec::parse("recurrent:..8,attention:8..")), 100, 1);
   EXPECT_EQ(result.examples, 100);
   EXPECT_EQ(result.queries, 400);
   EXPECT_DOUBLE_EQ(result.attention_fraction, 0.75);
   EXPECT_LT(result.accuracy, 0.2);
   task.vocab = 64;
-  EXPECT_THROW(evaluate_recall(small(), task, *schedule_policy(ScheduleSpec::parse("attention")), 1, 1), InputError);
+  EXPECT_THROW(evaluate_recall(small_model(), task, *schedule_policy(ScheduleSpec::parse("attention")), 1, 1),
+               InputError);
 }
 
 }  // namespace

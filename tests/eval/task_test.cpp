@@ -26,7 +26,7 @@ class Files : public testing::Test {
   TemporaryDirectory directory_;
 };
 
-Task task(const std::string& name) {
+Task task_named(const std::string& name) {
   return find_tasks({name}, kTasks).at(0);
 }
 
@@ -86,35 +86,35 @@ TEST(Tasks, HaveSamplesThatTheyCanScore) {
 }
 
 TEST(Tasks, PromptsOfTheHarness) {
-  Prompt p = task("piqa").prompt(example("To boil water", "", {"freeze it", "heat it"}), 0);
+  Prompt p = task_named("piqa").prompt(example("To boil water", "", {"freeze it", "heat it"}), 0);
   EXPECT_EQ(p.before(), "Question: To boil water\nAnswer:");
   EXPECT_EQ(p.continuation, " freeze it");
-  p = task("hellaswag")
+  p = task_named("hellaswag")
           .prompt(example(" How to [substeps] bake [title] Mix.  Then", "", {"x", "[step] go [title] on"}));
   EXPECT_EQ(p.before(), "How to bake. Mix. Then");
   EXPECT_EQ(p.continuation, "  go. on");  // the bracket goes after the spaces at the ends
   Example gap = example("Ann thanked Bea since", "", {"Ann", "Bea"});
   gap.continuation = "helped.";
-  p = task("winogrande").prompt(gap, 0);
+  p = task_named("winogrande").prompt(gap, 0);
   EXPECT_EQ(p.before() + "|" + p.continuation, "Ann thanked Bea since Ann| helped.");
-  p = task("blimp").prompt(example("", "", {"Bad.", "Good."}), 1);
+  p = task_named("blimp").prompt(example("", "", {"Bad.", "Good."}), 1);
   EXPECT_EQ(p.before() + "|" + p.continuation, "| Good.");
   Example fact;
   fact.context = "Area: 3\nCoast: 4", fact.question = "Coast", fact.answers = {"4"};
-  p = task("factbook").prompt(fact);
+  p = task_named("factbook").prompt(fact);
   EXPECT_EQ(p.context, "Area: 3\nCoast: 4\n");
   EXPECT_EQ(p.question + "|" + p.continuation, "Coast:| 4");
 }
 
 TEST(Tasks, HeaderShowsDescriptionAndAnsweredExamples) {
-  const Task t = task("nq_open");
+  const Task t = task_named("nq_open");
   Example a, b;
   a.question = "who", a.answers = {"me", "I"}, b.question = "why", b.answers = {"so"};
   EXPECT_EQ(t.header({&a, &b}), "Answer these questions:\n\nQ: who?\nA: me\nQ: why?\nA: so\n");
 }
 
 TEST(Tasks, WikitextIsDetokenised) {
-  const Task t = task("wikitext");
+  const Task t = task_named("wikitext");
   EXPECT_EQ(t.substituted(" = A = \n \n He 's 1 @,@ 000 ( or so ) @-@ \" big \" . Ok ; N the girls ' = = B = = \n"),
             " = A =\n\nHe's 1,000 (or so)-\"big\". Ok; 1 the girls' == B ==\n");
 }
@@ -140,7 +140,7 @@ TEST_F(Files, TaskErrorsNameTheFileAndTheKey) {
   e.where = "a.jsonl:7", e.answers = {"x"};
   EXPECT_INPUT_ERROR(t.prompt(e), "a.jsonl:7");
   EXPECT_INPUT_ERROR(t.prompt(e), "titel");
-  EXPECT_INPUT_ERROR(task("piqa").check(e), "choices");
+  EXPECT_INPUT_ERROR(task_named("piqa").check(e), "choices");
 }
 
 TEST(Tasks, AGroupStandsForItsTasks) {

@@ -9,18 +9,10 @@
 #include <map>
 
 #include "base/error.h"
+#include "generate/small_model.h"
 
 namespace oryx {
 namespace {
-
-LanguageModel small(const char* kind = "oryx-gdn-tiny") {
-  ModelConfig c = preset(kind);
-  c.vocab_size = 50, c.num_hidden_layers = 2, c.hidden_size = 32, c.num_attention_heads = 4, c.num_key_value_heads = 2;
-  c.head_dim = c.value_head_dim = 8, c.intermediate_size = 64, c.initializer_range = 0.2;
-  LanguageModel model = LanguageModel::random(c, 3);
-  model.to_double();
-  return model;
-}
 
 const std::vector<int64_t> kPrompt{3, 14, 15, 9, 26, 5, 35};
 
@@ -50,7 +42,7 @@ std::vector<int64_t> slow_greedy(const LanguageModel& model, const std::string& 
 
 TEST(Generator, GreedyEqualsRunningTheWholeSequenceAgain) {
   for (const char* kind : {"oryx-gdn-tiny", "oryx-mamba2-tiny"}) {
-    const LanguageModel model = small(kind);
+    const LanguageModel model = small_model(kind);
     for (const char* text :
          {"attention", "recurrent", "alternate:1", "alternate:5", "recurrent:..7,attention:7..12,recurrent:12..",
           "attention:..10,recurrent:10..", "*=recurrent;1=attention"})
@@ -59,7 +51,7 @@ TEST(Generator, GreedyEqualsRunningTheWholeSequenceAgain) {
 }
 
 TEST(Generator, ReportsTheMixerThatWroteEachToken) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   Generator generator(model, kPrompt, schedule(model, "recurrent:..9,attention:9..", 30), {});
   for (int64_t position = 7; position < 20; ++position) {
     const GeneratedToken token = generator.next();
@@ -70,7 +62,7 @@ TEST(Generator, ReportsTheMixerThatWroteEachToken) {
 }
 
 TEST(Generator, LetsGoOfWhatIsNeverNeededAgain) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   Generator recurrent(model, kPrompt, schedule(model, "attention:..5,recurrent:5..", 60), {});
   EXPECT_FALSE(recurrent.cache().has_kv());
   recurrent.next();
@@ -83,14 +75,14 @@ TEST(Generator, LetsGoOfWhatIsNeverNeededAgain) {
 }
 
 TEST(Generator, DrawsFollowTheSeedAndTheTemperature) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   EXPECT_EQ(generate(model, "alternate:2", 30, {1.0, 5}), generate(model, "alternate:2", 30, {1.0, 5}));
   EXPECT_NE(generate(model, "alternate:2", 30, {1.0, 5}), generate(model, "alternate:2", 30, {1.0, 6}));
   EXPECT_EQ(generate(model, "alternate:2", 20, {1e-4, 5}), generate(model, "alternate:2", 20));
 }
 
 TEST(Generator, DrawsHaveTheModelsProbabilities) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   std::map<int64_t, int> counts;
   const int n = 600;
   double p = 0;
@@ -108,7 +100,7 @@ TEST(Generator, DrawsHaveTheModelsProbabilities) {
 }
 
 TEST(Generator, Errors) {
-  const LanguageModel model = small();
+  const LanguageModel model = small_model();
   EXPECT_THROW(Generator(model, {}, schedule(model, "attention", 8), {}), InputError);
   EXPECT_THROW(Generator(model, {50}, schedule(model, "attention", 8), {}), InputError);
   EXPECT_THROW(Generator(model, {-1}, schedule(model, "attention", 8), {}), InputError);

@@ -8,29 +8,13 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "base/random.h"
 #include "generate/engine.h"
 #include "generate/gate.h"
+#include "generate/small_model.h"
 #include "temporary_directory.h"
 
 namespace oryx {
 namespace {
-
-LanguageModel small(const char* kind = "oryx-gdn-tiny") {
-  ModelConfig c = preset(kind);
-  c.vocab_size = 50, c.num_hidden_layers = 2, c.hidden_size = 32, c.num_attention_heads = 4, c.num_key_value_heads = 2;
-  c.head_dim = c.value_head_dim = 8, c.intermediate_size = 64, c.initializer_range = 0.2;
-  LanguageModel model = LanguageModel::random(c, 3);
-  model.to_double();
-  return model;
-}
-
-std::vector<int64_t> tokens(uint64_t seed, int64_t n) {
-  Random random{seed};
-  std::vector<int64_t> out;
-  for (int64_t i = 0; i < n; ++i) out.push_back(static_cast<int64_t>(random.below(50)));
-  return out;
-}
 
 // The tokens that a policy for one token at a time puts in attention.
 std::vector<int64_t> attended(const MixerSchedule& schedule) {
@@ -76,11 +60,11 @@ class PolicyTest : public testing::Test {
   }
 
   TemporaryDirectory directory_;
-  LanguageModel model_ = small();
+  LanguageModel model_ = small_model();
 };
 
 TEST_F(PolicyTest, EntropyAndMarginAreThoseOfTheRecurrence) {
-  const auto ids = tokens(1, 60);
+  const auto ids = random_tokens(1, 60);
   const auto entropy = scores(ids, Mode::recurrent, [](const std::vector<double>& p, size_t) {
     double sum = 0;
     for (double x : p) sum -= x * std::log(x);
@@ -95,7 +79,7 @@ TEST_F(PolicyTest, EntropyAndMarginAreThoseOfTheRecurrence) {
 }
 
 TEST_F(PolicyTest, OracleTakesWhatGainsMost) {
-  const auto ids = tokens(2, 41);
+  const auto ids = random_tokens(2, 41);
   const auto loss = [&](Mode mode, const std::vector<int64_t>& targets) {
     return scores(ids, mode, [&](const std::vector<double>& p, size_t t) {
       return targets[t] < 0 ? 0 : -std::log(p[targets[t]]);
@@ -114,7 +98,7 @@ TEST_F(PolicyTest, OracleTakesWhatGainsMost) {
 }
 
 TEST_F(PolicyTest, GateIsTheFormula) {
-  const auto ids = tokens(3, 50);
+  const auto ids = random_tokens(3, 50);
   c10::NoGradGuard no_grad;
   const SequenceLayout layout({{MixerSchedule::uniform(Mode::recurrent, 50)}}, 2);
   const at::Tensor h = model_.hidden(at::tensor(ids, at::kLong), layout).to(at::kFloat);
@@ -134,7 +118,7 @@ TEST_F(PolicyTest, GateIsTheFormula) {
 
 TEST_F(PolicyTest, NoModeDependsOnALaterToken) {
   for (const char* text : {"entropy:0.3:1", "margin:0.3:8", "gate:0.3:4"}) {
-    const auto ids = tokens(4, 120);
+    const auto ids = random_tokens(4, 120);
     const auto modes = route(text, {ids, 20, {}});
     EXPECT_GT(attended(modes).size(), 10u) << text;
     for (int64_t from : {20, 21, 70, 119}) {
@@ -149,13 +133,13 @@ TEST_F(PolicyTest, SequencesDoNotKnowOfEachOther) {
   const auto policy = make("entropy:0.3:2");
   std::vector<RoutingRequest> requests;
   for (uint64_t i = 0; i < 5; ++i)
-    requests.push_back({tokens(i, 3000 * (i % 2) + 40 * i), static_cast<int64_t>(10 * i), {}});
+    requests.push_back({random_tokens(i, 3000 * (i % 2) + 40 * i), static_cast<int64_t>(10 * i), {}});
   const auto together = policy->route(model_, requests);
   for (size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(together[i], policy->route(model_, {requests[i]})[0]) << i;
 }
 
 TEST_F(PolicyTest, GenerationGivesTheModesOfTheFinishedSequence) {
-  const auto prompt = tokens(6, 30);
+  const auto prompt = random_tokens(6, 30);
   for (const char* text : {"entropy:0.3:1", "margin:0.3:8", "gate:0.5:4"}) {
     const auto policy = make(text);
     Generator generator(model_, prompt, policy->start(model_, 100), {1.0, 5});
@@ -174,7 +158,7 @@ TEST_F(PolicyTest, GenerationGivesTheModesOfTheFinishedSequence) {
 }
 
 TEST_F(PolicyTest, AGeneratedTokenGetsWhatThePromptSaved) {
-  const auto prompt = tokens(8, 200);
+  const auto prompt = random_tokens(8, 200);
   const auto schedule = route("entropy:0.05:1", {prompt, 200, {}, 199, 30});
   // 199 tokens that nobody predicts from save 9.95.
   EXPECT_EQ(schedule.str(), "recurrent:..199,attention:199..209,recurrent:209..");
@@ -187,12 +171,12 @@ TEST_F(PolicyTest, AGeneratedTokenGetsWhatThePromptSaved) {
   // With no budget nothing is spent, and one token of prompt has saved nothing.
   EXPECT_EQ(route("entropy:0:1", {prompt, 200, {}, 199, 30}).str(), "recurrent");
   EXPECT_EQ(make("entropy:0.05:1")->start(model_, 9)->read({3}).length(), 1);
-  EXPECT_THROW(route("entropy:0.1", {tokens(1, 5), 5, {}, 6}), InputError);
+  EXPECT_THROW(route("entropy:0.1", {random_tokens(1, 5), 5, {}, 6}), InputError);
 }
 
 TEST_F(PolicyTest, AScheduleIsAPolicy) {
   const auto policy = schedule_policy(ScheduleSpec::parse("tail:0.25"));
-  EXPECT_EQ(policy->route(model_, {{tokens(1, 8), 0, {}}})[0].str(), "recurrent:..6,attention:6..");
+  EXPECT_EQ(policy->route(model_, {{random_tokens(1, 8), 0, {}}})[0].str(), "recurrent:..6,attention:6..");
   EXPECT_THROW(policy->start(model_, 8), InputError);  // counts from the end
 }
 
@@ -200,12 +184,12 @@ TEST_F(PolicyTest, Errors) {
   for (const char* text : {"", "entropi:0.1", "entropy", "entropy:", "entropy:x", "entropy:1.5", "entropy:-0.1",
                            "entropy:nan", "entropy:0.1:", "entropy:0.1:0", "entropy:0.1:16:2", "entropy:0.1:99999999"})
     EXPECT_THROW(make(text), InputError) << text;
-  EXPECT_THROW(make_policy("entropy:0.1", directory_.path(), small("transformer-tiny")), InputError);
+  EXPECT_THROW(make_policy("entropy:0.1", directory_.path(), small_model("transformer-tiny")), InputError);
   const TemporaryDirectory empty;
   EXPECT_THROW(make_policy("gate:0.1", empty.path(), model_), InputError);
   Gate(16, 4, 1, at::kCPU).save(empty.path());  // of another width
   EXPECT_THROW(make_policy("gate:0.1", empty.path(), model_), InputError);
-  EXPECT_THROW(route("entropy:0.1", {tokens(1, 5), 6, {}}), InputError);
+  EXPECT_THROW(route("entropy:0.1", {random_tokens(1, 5), 6, {}}), InputError);
 }
 
 }  // namespace
