@@ -191,6 +191,9 @@ MixingConfig MixingConfig::read(Fields fields) {
           config.fraction);
   config.schedule = fields.string("schedule", "");
   config.both = fields.boolean("both", false);
+  require(!config.both || config.strategy != "schedule",
+          "{}: 'both' would train the hybrid of a schedule with its mixers exchanged as well; set both = false",
+          fields.where());
   Fields weights = fields.table("weights");
   for (const std::string& name : kSimple)
     if (weights.has(name)) {

@@ -265,7 +265,8 @@ class Trainer {
       next_batches_ = std::async(std::launch::async, [this, next] { return batches_of(next); });
     std::vector<double> counts(group_.size() + 1);  // each rank's sequences, all targets
     for (const Batch& batch : batches) {
-      counts[group_.rank()] += static_cast<double>(batch.sequences() / passes_);
+      const int64_t sequences = batch.sequences() / passes_;
+      counts[group_.rank()] += static_cast<double>(sequences);
       counts.back() += static_cast<double>(batch.target_count());
     }
     group_.sum(counts);

@@ -98,6 +98,7 @@ TEST(Mixing, ScheduleGoesWithItsStrategy) {
   EXPECT_EQ(read(R"({"strategy": "mixture", "schedule": "attention", "weights": {"schedule": 1}})").weights.size(), 1u);
   EXPECT_THROW(read(R"({"strategy": "schedule"})"), InputError);
   EXPECT_THROW(read(R"({"schedule": "attention"})"), InputError);
+  EXPECT_THROW(read(R"({"strategy": "schedule", "schedule": "attention", "both": true})"), InputError);
 }
 
 TEST(Mixing, MixtureFollowsItsWeights) {
