@@ -19,6 +19,12 @@ from compare import HERE, TUNABLES
 KINDS = ("transformer", "gdn", "mamba2", "oryx-gdn", "oryx-mamba2")  # the last two have no peer
 
 
+def last_error(text):
+    """The line that says what went wrong: compilers and tracebacks end with carets and notes."""
+    lines = text.strip().splitlines() or [""]
+    return next((line for line in reversed(lines) if "rror" in line), lines[-1]).strip()[:200]
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oryx", default=str(HERE.parents[1] / "build/release/oryx"))
@@ -56,7 +62,7 @@ class Runs:
     def _json(self, command, timeout=None):
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False, timeout=timeout)
         if done.returncode != 0:
-            raise RuntimeError(f"status {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1][:200]}")
+            raise RuntimeError(f"status {done.returncode}: {last_error(done.stderr)}")
         return json.loads(done.stdout.strip().splitlines()[-1])
 
     def oryx(self, preset):
