@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "base/random.h"
-#include "model/language_model.h"
 #include "model/config.h"
+#include "model/language_model.h"
 
 namespace oryx {
 
