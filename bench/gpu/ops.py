@@ -250,12 +250,12 @@ def flash_linear_attention():
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("library")
+    p.add_argument("ops", metavar="LIBORYX_OPS.SO")
     p.add_argument("--out", type=pathlib.Path)
     p.add_argument("--sizes", default=",".join("x".join(map(str, s)) for s in SIZES))
     p.add_argument("--no-check", action="store_true")
     a = p.parse_args()
-    torch.ops.load_library(a.library)
+    torch.ops.load_library(a.ops)
     correct = a.no_check or check()
     table = Table(a.out)
     ceilings()

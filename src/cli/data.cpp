@@ -1,7 +1,7 @@
-#include <algorithm>
+#include <ATen/Parallel.h>
+
 #include <csignal>
 #include <cstdio>
-#include <thread>
 
 #include "base/error.h"
 #include "base/progress.h"
@@ -66,8 +66,7 @@ void add_data(CLI::App& app, Common& common) {
   command->add_flag("--strict", options->strict, "A corrupt line is an error, not only counted and named");
   command->add_flag("--resume", options->resume, "Go on with an unfinished run, if there is one");
   command->callback([options, &common] {
-    options->threads =
-        common.threads > 0 ? common.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    options->threads = at::get_num_threads();
     const StopSignal signal;
     options->stop = [] { return StopSignal::received() != 0; };
     int64_t problems = 0;

@@ -17,10 +17,10 @@ void prepare(const Common& common) {
   // glibc maps and unmaps every block above 32 MB, a page fault for each 4 KiB every time; keep freed memory instead.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
+  // Without either, all cores: LibTorch by itself may take fewer.
   if (common.threads > 0)
     at::set_num_threads(common.threads);
-  else if (std::getenv("OMP_NUM_THREADS") ==
-           nullptr)  // LibTorch alone would take one thread for two cores on some machines
+  else if (std::getenv("OMP_NUM_THREADS") == nullptr)
     at::set_num_threads(static_cast<int>(std::thread::hardware_concurrency()));
   at::globalContext().setFlushDenormal(true);  // decayed states reach denormals, which are slow and worth nothing
 }
