@@ -20,10 +20,11 @@ namespace oryx {
 //               of the numbers (RULER's niah; Hsieh et al. 2024, arXiv 2404.06654)
 //   random      random tokens of [0, vocab), for measuring
 struct SyntheticTask {
-  std::string kind;                   // "copy" | "phone_book" | "needle" | "random"
-  int64_t vocab = 256, length = 128;  // copy, random: of a sequence
-  int64_t queries = 4;                // phone_book, needle: questions in a sequence
-  int64_t needles = 4;                // needle: sentences to be found
+  std::string kind;     // "copy" | "phone_book" | "needle" | "random"
+  int64_t vocab = 256;  // copy, random
+  int64_t length = 0;   // tokens of a sequence; 0 is 128 for copy and random, the context for texts
+  int64_t queries = 4;  // phone_book, needle: questions in a sequence
+  int64_t needles = 4;  // needle: sentences to be found
 
   bool is_text() const { return kind != "copy" && kind != "random"; }
   // The members of `kind` out of a larger table, which is left for the caller to finish(). InputError that names the
@@ -34,9 +35,8 @@ struct SyntheticTask {
 
 class SyntheticSource : public BatchSource {
  public:
-  // batch_tokens is a multiple of context; a text task fills sequences of nearly `context` tokens, the others ones
-  // of their length, of which context is a multiple; these need no tokenizer. InputError when `context` is too short
-  // for the task.
+  // batch_tokens is a multiple of context and that of the task's length. A text task fills nearly all of a sequence;
+  // the others need no tokenizer. InputError when a sequence is too short for the task.
   SyntheticSource(SyntheticTask task, std::shared_ptr<const Tokenizer> tokenizer, int64_t context, int64_t batch_tokens,
                   uint64_t seed);
 

@@ -57,7 +57,7 @@ Sequence phone_book(const SyntheticTask& task, int64_t room, Random& random, Enc
     known.push_back(fact);
   }
   require(static_cast<int64_t>(known.size()) >= task.queries,
-          "a context of {} tokens is too short for a phone book with {} queries", room, task.queries);
+          "a sequence of {} tokens is too short for a phone book with {} queries", room, task.queries);
   const Permutation order(known.size(), {random.next()});
   for (int64_t i = 0; i < task.queries; ++i) s.add(asked(task.kind, known[order(i)], encoder));
   return s;
@@ -76,7 +76,7 @@ Sequence haystack(const SyntheticTask& task, int64_t room, Random& random, Encod
     if (static_cast<int64_t>(order(i)) < task.queries) questions.add(asked(task.kind, fact, encoder));
   }
   left -= questions.size();
-  require(left >= 0, "a context of {} tokens is too short for {} needles with {} queries", room, task.needles,
+  require(left >= 0, "a sequence of {} tokens is too short for {} needles with {} queries", room, task.needles,
           task.queries);
   std::vector<Sequence> filler;
   for (size_t i = random.below(std::size(kFiller));; ++i) {
@@ -104,7 +104,7 @@ SyntheticSource::SyntheticSource(SyntheticTask task, std::shared_ptr<const Token
                                  int64_t batch_tokens, uint64_t seed)
     : task_(std::move(task)),
       tokenizer_(std::move(tokenizer)),
-      length_(task_.is_text() ? context : task_.length),
+      length_(task_.length > 0 ? task_.length : context),
       batch_tokens_(batch_tokens),
       seed_(seed) {
   require(batch_tokens >= length_ && batch_tokens % length_ == 0 && batch_tokens <= INT32_MAX,

@@ -16,9 +16,10 @@ SyntheticTask SyntheticTask::from_fields(const std::string& kind, Fields& fields
   };
   if (!task.is_text()) {
     task.vocab = at_least("vocab", task.vocab, 2);
-    task.length = at_least("length", task.length, 3);
+    task.length = at_least("length", 128, 3);
     return task;
   }
+  if (fields.has("length")) task.length = at_least("length", 0, 1);
   task.queries = at_least("queries", task.queries, 1);
   if (kind == "needle") {
     task.needles = at_least("needles", std::max(task.needles, task.queries), 1);
@@ -30,8 +31,10 @@ SyntheticTask SyntheticTask::from_fields(const std::string& kind, Fields& fields
 
 Json SyntheticTask::to_json() const {
   if (!is_text()) return {{"task", kind}, {"vocab", vocab}, {"length", length}};
-  if (kind == "needle") return {{"task", kind}, {"queries", queries}, {"needles", needles}};
-  return {{"task", kind}, {"queries", queries}};
+  Json json{{"task", kind}, {"queries", queries}};
+  if (length > 0) json["length"] = length;
+  if (kind == "needle") json["needles"] = needles;
+  return json;
 }
 
 }  // namespace oryx

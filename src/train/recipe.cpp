@@ -90,7 +90,7 @@ std::vector<Recipe::WeightedSource> read_sources(Fields& fields, const fs::path&
     }
     entry.finish();
     const int64_t length = source.recall                                      ? source.recall->length
-                           : source.synthetic && !source.synthetic->is_text() ? source.synthetic->length
+                           : source.synthetic && source.synthetic->length > 0 ? source.synthetic->length
                                                                               : context;
     require(context % length == 0, "{}: the context {} must be a multiple of the task's length {}", entry.where(),
             context, length);

@@ -99,6 +99,25 @@ TEST(Synthetic, AnswersStandEarlierInTheText) {
   }
 }
 
+TEST(Synthetic, TextsShorterThanTheContext) {
+  for (const char* kind : {"phone_book", "needle"}) {
+    const SyntheticSource source(task(kind, {{"queries", 2}, {"length", 256}}), tokenizer(), 512, 2048, 7);
+    EXPECT_EQ(source.max_length(), 256);
+    const Batch batch = source.batch(0);
+    check_targets(batch, 2048);
+    int64_t texts = 0;
+    for (int64_t s = 0; s < batch.sequences(); ++s) {
+      const auto targets = batch.targets.begin();
+      int answers = 0;  // one follows a token that asks
+      for (int64_t i = batch.cu_seqlens[s]; i < batch.cu_seqlens[s + 1]; ++i)
+        answers += targets[i] != kIgnoredTarget && (i == batch.cu_seqlens[s] || targets[i - 1] == kIgnoredTarget);
+      EXPECT_TRUE(answers == 2 || batch.cu_seqlens[s + 1] - batch.cu_seqlens[s] < 32) << s;
+      texts += answers > 0;
+    }
+    EXPECT_EQ(texts, 8);
+  }
+}
+
 TEST(Synthetic, RandomAsksForEveryToken) {
   const SyntheticSource source(task("random", {{"length", 96}, {"vocab", 7}}), nullptr, 288, 288, 1);
   const Batch batch = source.batch(3);
@@ -127,6 +146,8 @@ TEST(Synthetic, Refusals) {
   EXPECT_INPUT_ERROR(task("phone_book", {{"querys", 3}}), "did you mean 'queries'");
   EXPECT_INPUT_ERROR(SyntheticSource(task("needle"), tokenizer(), 64, 64, 1), "too short for 4 needles");
   EXPECT_INPUT_ERROR(SyntheticSource(task("phone_book"), tokenizer(), 64, 64, 1), "too short for a phone book");
+  EXPECT_INPUT_ERROR(task("needle", {{"length", 0}}), "'length' must be 1 to");
+  EXPECT_INPUT_ERROR(SyntheticSource(task("needle", {{"length", 64}}), tokenizer(), 512, 512, 1), "too short for 4");
   EXPECT_INPUT_ERROR(SyntheticSource(task("needle"), nullptr, 512, 512, 1), "needs a 'tokenizer'");
   EXPECT_INPUT_ERROR(SyntheticSource(task("copy", {{"length", 100}}), nullptr, 128, 128, 1), "multiple of the 100");
 }
