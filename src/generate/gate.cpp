@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/isfinite.h>
@@ -15,11 +16,16 @@
 
 #include "base/error.h"
 #include "base/safetensors.h"
+#include "generate/repeats.h"
 
 namespace oryx {
 namespace {
 
 namespace fs = std::filesystem;
+
+int64_t inputs(int64_t model_width) {
+  return model_width + Repeats::kFeatures;
+}
 
 constexpr std::array kNames{"gate.weight", "gate.bias", "gate.out.weight", "gate.out.bias"};
 
@@ -53,7 +59,7 @@ Gate::Gate(int64_t model_width, int64_t width, uint64_t seed, at::Device device)
     const double deviation = 1 / std::sqrt(static_cast<double>(shape[1]));
     return at::empty(shape, at::kFloat).normal_(0, deviation, generator).to(device);
   };
-  weight_ = draw({width, model_width});
+  weight_ = draw({width, inputs(model_width)});
   out_weight_ = draw({1, width});
 }
 
@@ -63,7 +69,8 @@ Gate Gate::load(const fs::path& directory, const LanguageModel& model) {
   const SafetensorsReader reader(path);
   const auto first = reader.tensors().find(kNames[0]);
   const int64_t width = first == reader.tensors().end() || first->second.shape.empty() ? 0 : first->second.shape[0];
-  const std::array<std::vector<int64_t>, 4> shapes{{{width, model.config().hidden_size}, {width}, {1, width}, {1}}};
+  const std::array<std::vector<int64_t>, 4> shapes{
+      {{width, inputs(model.config().hidden_size)}, {width}, {1, width}, {1}}};
   std::array<at::Tensor, 4> tensors;
   for (size_t i = 0; i < kNames.size(); ++i)
     tensors[i] = read_tensor(reader, kNames[i], shapes[i], path.string()).to(model.device());
@@ -84,8 +91,9 @@ void Gate::save(const fs::path& directory) const {
   fs::rename(staged, path);
 }
 
-at::Tensor Gate::gain(const at::Tensor& hidden) const {
-  const at::Tensor inner = at::silu(at::linear(hidden.to(at::kFloat), weight_, bias_));
+at::Tensor Gate::gain(const ReadTokens& tokens) const {
+  const at::Tensor x = at::cat({tokens.hidden.to(at::kFloat), tokens.repeats}, 1);
+  const at::Tensor inner = at::silu(at::linear(x, weight_, bias_));
   return at::linear(inner, out_weight_, out_bias_).squeeze(-1);
 }
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "data/batch.h"
 #include "generate/gate.h"
+#include "generate/repeats.h"
 #include "generate/routing.h"
 #include "generate/token_score.h"
 
@@ -67,7 +68,9 @@ class ScoreRouter : public SequenceRouter {
     const SequenceLayout layout({{MixerSchedule::uniform(Mode::recurrent, n), scout_.length()}},
                                 model_.config().num_hidden_layers, model_.device());
     Cache* cache = &scout_;
-    const auto scores = doubles(score_(model_, model_.hidden(longs(tokens, model_), layout, {&cache, 1})));
+    std::vector<float> repeats;
+    repeats_.read(tokens, repeats);
+    const auto scores = doubles(score_(model_, {model_.hidden(longs(tokens, model_), layout, {&cache, 1}), repeats}));
     std::vector<Span> spans;
     if (first) {
       router_.save({scores.data(), scores.size() - 1});
@@ -85,6 +88,7 @@ class ScoreRouter : public SequenceRouter {
   RoutingBudget budget_;
   CausalRouter router_;
   Cache scout_;  // of the sequence read by the recurrence alone
+  Repeats repeats_;
 };
 
 class BudgetPolicy : public Policy {
@@ -167,7 +171,9 @@ class ScorePolicy : public BudgetPolicy {
 
  private:
   at::Tensor scores(const LanguageModel& model, std::span<const RoutingRequest> requests) const override {
-    return (*score_)(model, hidden(model, requests, Mode::recurrent));
+    std::vector<float> repeats;
+    for (const auto& request : requests) Repeats().read(request.tokens, repeats);
+    return (*score_)(model, {hidden(model, requests, Mode::recurrent), repeats});
   }
 
   std::unique_ptr<TokenScore> score_;

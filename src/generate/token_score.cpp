@@ -4,9 +4,12 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/topk.h>
 
-#include <vector>
+#include <utility>
+
+#include "generate/repeats.h"
 
 namespace oryx {
 namespace {
@@ -26,15 +29,19 @@ at::Tensor by_rows(const LanguageModel& model, const at::Tensor& hidden, const S
 
 }  // namespace
 
-at::Tensor EntropyScore::operator()(const LanguageModel& model, const at::Tensor& hidden) const {
-  return by_rows(model, hidden, [](const at::Tensor& logits) {
+ReadTokens::ReadTokens(at::Tensor hidden_in, const std::vector<float>& repeats_in)
+    : hidden(std::move(hidden_in)),
+      repeats(at::tensor(repeats_in, at::kFloat).view({-1, Repeats::kFeatures}).to(hidden.device())) {}
+
+at::Tensor EntropyScore::operator()(const LanguageModel& model, const ReadTokens& tokens) const {
+  return by_rows(model, tokens.hidden, [](const at::Tensor& logits) {
     const at::Tensor p = at::log_softmax(logits, -1);
     return -(p * p.exp()).sum(-1);
   });
 }
 
-at::Tensor MarginScore::operator()(const LanguageModel& model, const at::Tensor& hidden) const {
-  return by_rows(model, hidden, [](const at::Tensor& logits) {
+at::Tensor MarginScore::operator()(const LanguageModel& model, const ReadTokens& tokens) const {
+  return by_rows(model, tokens.hidden, [](const at::Tensor& logits) {
     const at::Tensor best = std::get<0>(at::softmax(logits, -1).topk(2, -1));
     return 1 - (best.select(-1, 0) - best.select(-1, 1));
   });

@@ -12,14 +12,15 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "generate/repeats.h"
 #include "train/validation.h"
 
 namespace oryx {
 namespace {
 
 struct Reading {
-  at::Tensor hidden;  // [N, D], of the recurrence
-  at::Tensor gain;    // [N]
+  ReadTokens tokens;
+  at::Tensor gain;  // [N]
 };
 
 Reading read(const LanguageModel& model, const Batch& batch) {
@@ -28,7 +29,8 @@ Reading read(const LanguageModel& model, const Batch& batch) {
   const at::Tensor tokens = longs(batch.tokens), targets = longs(batch.targets);
   const auto hidden = [&](Mode mode) { return model.hidden(tokens, batch_layout(model, batch, mode)); };
   const at::Tensor recurrent = hidden(Mode::recurrent);
-  return {recurrent, model.losses(recurrent, targets) - model.losses(hidden(Mode::attention), targets)};
+  return {read_tokens(batch, recurrent),
+          model.losses(recurrent, targets) - model.losses(hidden(Mode::attention), targets)};
 }
 
 // What part of the whole gain lies in the first tokens of this order, for some fractions.
@@ -64,6 +66,15 @@ GateTrainingReport GateRecord::report(int64_t tokens) const {
   return report;
 }
 
+ReadTokens read_tokens(const Batch& batch, const at::Tensor& hidden) {
+  std::vector<float> repeats;
+  for (int64_t b = 0; b < batch.sequences(); ++b) {
+    const int64_t begin = batch.cu_seqlens[b], end = batch.cu_seqlens[b + 1];
+    Repeats().read(std::span(batch.tokens).subspan(begin, end - begin), repeats);
+  }
+  return {hidden, repeats};
+}
+
 void require_two_mixers(const ModelConfig& config) {
   require(config.has(Mode::attention) && config.has(Mode::recurrent),
           "a gate chooses between attention and a recurrence, but the model has only {}", mixer_name(config.mixers[0]));
@@ -80,7 +91,7 @@ std::pair<Gate, GateTrainingReport> train_gate(const LanguageModel& model, const
   Progress progress("gate", steps * data.batch_tokens());
   for (int64_t step = 0; step < steps; ++step) {
     const Reading reading = read(model, data.batch(step));
-    const at::Tensor guess = gate.gain(reading.hidden);
+    const at::Tensor guess = gate.gain(reading.tokens);
     if (4 * (step + 1) > 3 * steps) record.add(guess, reading.gain);
     const at::Tensor loss = at::mse_loss(guess, reading.gain.to(at::kFloat));
     optimizer.zero_grad();

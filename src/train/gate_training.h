@@ -38,6 +38,9 @@ class GateRecord {
   std::vector<at::Tensor> expected_, gains_;
 };
 
+// Of a batch's tokens, whose final states in recurrence are `hidden` [N, D].
+ReadTokens read_tokens(const Batch& batch, const at::Tensor& hidden);
+
 // InputError for a model with one mixer, which leaves a gate nothing to choose.
 void require_two_mixers(const ModelConfig& config);
 

@@ -60,7 +60,7 @@ JointLosses joint_losses(const LanguageModel& model, const Gate& gate, const Bat
         model.losses(model.hidden(tokens, batch_layout(model, batch, Mode::attention)), targets);
     out.gain = (recurrent.detach() - attention).to(at::kFloat);
   }
-  const at::Tensor guess = gate.gain(hidden);
+  const at::Tensor guess = gate.gain(read_tokens(batch, hidden));
   out.guess = guess.detach();
   out.gate = (guess - out.gain).square().mean() / out.gain.var().clamp_min(1e-6);
   const SequenceLayout layout = mixed(model, batch, out.guess, mixing, options, step, progress);

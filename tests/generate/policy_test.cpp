@@ -1,6 +1,7 @@
 #include "generate/policy.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "generate/engine.h"
 #include "generate/gate.h"
+#include "generate/repeats.h"
 #include "generate/small_model.h"
 #include "temporary_directory.h"
 
@@ -102,13 +104,16 @@ TEST_F(PolicyTest, GateIsTheFormula) {
   c10::NoGradGuard no_grad;
   const SequenceLayout layout({{MixerSchedule::uniform(Mode::recurrent, 50)}}, 2);
   const at::Tensor h = model_.hidden(at::tensor(ids, at::kLong), layout).to(at::kFloat);
+  std::vector<float> features;
+  Repeats().read(ids, features);
+  const at::Tensor x = at::cat({h, at::tensor(features).view({50, Repeats::kFeatures})}, 1);
   const Gate gate = Gate::load(directory_.path(), model_);
   const auto w = gate.parameters();
   std::vector<double> gain;
   for (int64_t t = 0; t < 50; ++t) {
     double sum = w[3][0].item<double>();
     for (int64_t m = 0; m < 4; ++m) {
-      const double a = (w[0][m] * h[t]).sum().item<double>() + w[1][m].item<double>();
+      const double a = (w[0][m] * x[t]).sum().item<double>() + w[1][m].item<double>();
       sum += w[2][0][m].item<double>() * a / (1 + std::exp(-a));
     }
     gain.push_back(sum);

@@ -144,7 +144,11 @@ TEST(Recipe, Mixtures) {
       read(changed("task = \"recall\"\npairs = 8\nlength = 64\nvocab = 64", "task = \"phone_book\"\nqueries = 2"));
   EXPECT_EQ(book.data.sources[2].synthetic->queries, 2);
   EXPECT_EQ(book.to_json()["data"]["sources"][2]["task"], "phone_book");
-  expect_error(changed("task = \"recall\"", "task = \"needle\""), "unknown key 'length'");
+  EXPECT_FALSE(book.to_json()["data"]["sources"][2].contains("length"));
+  const std::string recall = "task = \"recall\"\npairs = 8\nlength = 64\nvocab = 64";
+  EXPECT_EQ(read(changed(recall, "task = \"needle\"\nlength = 64")).to_json()["data"]["sources"][2]["length"], 64);
+  expect_error(changed(recall, "task = \"needle\"\nlength = 96"), "multiple of the task's length 96");
+  expect_error(changed("task = \"recall\"", "task = \"needle\""), "unknown key 'pairs'");
   expect_error(changed("length = 64", "length = 96"), "multiple of the task's length 96");
   expect_error(changed("task = \"recall\"", "task = \"recal\""), "did you mean 'recall'");
   expect_error(changed("context = 128", "context = 128\ntext = [\"d\"]"), "'text' belongs into one of the");
