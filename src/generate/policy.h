@@ -53,10 +53,8 @@ inline constexpr const char* kPolicies[] = {"entropy", "margin", "gate", "oracle
 // In generation the budget of the prompt goes to the tokens from which text is generated.
 //   entropy:FRACTION[:CHUNK]   of the recurrence's prediction
 //   margin:FRACTION[:CHUNK]    1 - (probability of its first choice - that of its second)
-//   gate:FRACTION[:CHUNK]      what a trained head expects attention to gain (generate/gate.h):
-//   DIRECTORY/gate.safetensors oracle:FRACTION[:CHUNK]    the true gain, the loss in recurrence less that in attention:
-//   no policy but a bound of
-//                              them; every token counts as given
+//   gate:FRACTION[:CHUNK]      what DIRECTORY/gate.safetensors expects attention to gain (generate/gate.h)
+//   oracle:FRACTION[:CHUNK]    the true gain, loss in recurrence less that in attention: a bound; all tokens are given
 // InputError for anything else, a model with one mixer, and a gate that is not there.
 std::unique_ptr<Policy> make_policy(std::string_view text, const std::filesystem::path& directory,
                                     const LanguageModel& model);
