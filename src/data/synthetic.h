@@ -22,11 +22,12 @@ namespace oryx {
 struct SyntheticTask {
   std::string kind;     // "copy" | "phone_book" | "needle" | "random"
   int64_t vocab = 256;  // copy, random
-  int64_t length = 0;   // tokens of a sequence; 0 is 128 for copy and random, the context for texts
+  int64_t length = 0;   // tokens of a sequence; 0: the context
   int64_t queries = 4;  // phone_book, needle: questions in a sequence
   int64_t needles = 4;  // needle: sentences to be found
 
   bool is_text() const { return kind != "copy" && kind != "random"; }
+  int64_t length_in(int64_t context) const { return length > 0 ? length : context; }
   // The members of `kind` out of a larger table, which is left for the caller to finish(). InputError that names the
   // member.
   static SyntheticTask from_fields(const std::string& kind, Fields& fields);

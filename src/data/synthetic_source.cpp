@@ -104,7 +104,7 @@ SyntheticSource::SyntheticSource(SyntheticTask task, std::shared_ptr<const Token
                                  int64_t batch_tokens, uint64_t seed)
     : task_(std::move(task)),
       tokenizer_(std::move(tokenizer)),
-      length_(task_.length > 0 ? task_.length : context),
+      length_(task_.length_in(context)),
       batch_tokens_(batch_tokens),
       seed_(seed) {
   require(batch_tokens >= length_ && batch_tokens % length_ == 0 && batch_tokens <= INT32_MAX,

@@ -11,8 +11,8 @@
 namespace oryx {
 
 // How the tokens of a growing sequence repeat what stands before them. Where they do, attention can look up how the
-// text went on then; most of what it is ahead of a recurrence lies there (Arora et al. 2023, arXiv 2312.04927). Exact,
-// and a few look-ups a token.
+// text went on then; most of what it is ahead of a recurrence lies there (Arora et al. 2023, arXiv 2312.04927). Exact
+// but for collisions of 64-bit hashes, and a few look-ups a token.
 class Repeats {
  public:
   // Of each token: for n from 1 to 4, 1 if the last n tokens stood together before and 0 if not; then log2(1 + x) / 8

@@ -89,9 +89,9 @@ std::vector<Recipe::WeightedSource> read_sources(Fields& fields, const fs::path&
       source.synthetic = SyntheticTask::from_fields(task, entry);
     }
     entry.finish();
-    const int64_t length = source.recall                                      ? source.recall->length
-                           : source.synthetic && source.synthetic->length > 0 ? source.synthetic->length
-                                                                              : context;
+    const int64_t length = source.recall      ? source.recall->length
+                           : source.synthetic ? source.synthetic->length_in(context)
+                                              : context;
     require(context % length == 0, "{}: the context {} must be a multiple of the task's length {}", entry.where(),
             context, length);
   }
