@@ -4,6 +4,7 @@
 #include "cli/compare_report.h"
 #include "cli/comparison_run.h"
 #include "cli/options.h"
+#include "cli/run_pool.h"
 #include "train/run_lock.h"
 
 namespace oryx::cli {
@@ -12,9 +13,17 @@ namespace {
 namespace fs = std::filesystem;
 
 struct CompareOptions {
-  std::string comparison, out;
+  std::string comparison, out, run;
   std::vector<std::string> set;
   bool resume = false;
+  int jobs = 1;
+
+  // What a process of a single run is started with.
+  std::vector<std::string> command(const Common& common) const {
+    std::vector<std::string> all{"compare", comparison, "--out", out, "--device", common.device, "--dtype", common.dtype};
+    for (const std::string& assignment : set) all.insert(all.end(), {"--set", assignment});
+    return all;
+  }
 };
 
 }  // namespace
@@ -26,14 +35,26 @@ void add_compare(CLI::App& app, Common& common) {
   command->add_option("--out", options->out, "Folder of runs and report (default: out/COMPARISON's name)");
   command->add_option("--set", options->set, "Replace a key of what is common: table.key=value, seeds=[0, 1]");
   command->add_flag("--resume", options->resume, "Go on with the comparison in --out, if there is one");
+  add_run_options(*command, options->jobs, options->run);
   command->callback([options, &common] {
     const fs::path path = options->comparison;
-    Comparison comparison = Comparison::load(path, options->set);
-    const fs::path out = options->out.empty() ? "out" / path.stem() : fs::path(options->out);
+    const Comparison comparison = Comparison::load(path, options->set);
+    if (options->out.empty()) options->out = "out" / path.stem();
+    const fs::path out = options->out;
     make_out_folder(out, "compare");
+    if (!options->run.empty()) {
+      const auto [model, seed] = parse_run(options->run, comparison);
+      ComparisonRun(comparison, out, true, common.torch_device()).run_one(model, seed);
+      return;
+    }
     const RunLock lock(out);
-    ComparisonRun compare(std::move(comparison), out, options->resume, common.torch_device());
-    const int signal = compare.run();
+    ComparisonRun compare(comparison, out, options->resume, common.torch_device());
+    int signal = 0;
+    if (options->jobs > 1) {
+      compare.prepare();
+      signal = run_all(comparison, out, options->command(common), options->jobs, common);
+    }
+    if (signal == 0) signal = compare.run();
     if (common.json)
       Common::print(compare.results());
     else if (signal == 0)

@@ -56,25 +56,43 @@ int ComparisonRun::run() {
   for (size_t i = 0; i < comparison_.seeds.size(); ++i) {
     data_.reset();
     for (const auto& [name, recipes] : comparison_.models) {
-      const Recipe& recipe = recipes[i];
-      const fs::path run = run_folder(out_, name, comparison_.seeds[i]);
-      const bool trained = resume_ && fs::exists(run / "model" / "config.json");
-      if (trained) check_finished(run, recipe);
-      if (trained && fs::exists(run / kPositionLosses)) continue;
-      if (!data_) load_data(recipe);
-      if (!trained) {
-        Progress::say(fmt::format("{}, seed {}", name, comparison_.seeds[i]));
-        share_tokenizer(run);
-        train(recipe, {run, resume_, device_});
-        // Not TrainResult::stopped_by: the signal may have come in a run's last step.
-        if (StopSignal::received() != 0) return StopSignal::received();
-      }
-      LanguageModel model = LanguageModel::load(run / "model", device_);
-      model.set_compute_type(recipe.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
-      write_file_atomically(run / kPositionLosses, position_losses(model, *data_, recipe.data.context).dump(1) + "\n");
+      if (const int signal = train_run(recipes[i], name, comparison_.seeds[i]); signal != 0) return signal;
       write_reports();
     }
   }
+  return 0;
+}
+
+int ComparisonRun::run_one(const std::string& model, int64_t seed) {
+  for (const auto& [name, recipes] : comparison_.models)
+    for (size_t i = 0; i < comparison_.seeds.size(); ++i)
+      if (name == model && comparison_.seeds[i] == seed) return train_run(recipes[i], name, seed);
+  return 0;
+}
+
+void ComparisonRun::prepare() {
+  for (const Recipe& recipe : comparison_.models.front().recipes) load_data(recipe);
+  data_.reset();
+  write_reports();
+  resume_ = true;
+}
+
+int ComparisonRun::train_run(const Recipe& recipe, const std::string& name, int64_t seed) {
+  const fs::path run = run_folder(out_, name, seed);
+  const bool trained = resume_ && fs::exists(run / "model" / "config.json");
+  if (trained) check_finished(run, recipe);
+  if (trained && fs::exists(run / kPositionLosses)) return 0;
+  if (!data_) load_data(recipe);
+  if (!trained) {
+    Progress::say(fmt::format("{}, seed {}", name, seed));
+    share_tokenizer(run);
+    train(recipe, {run, resume_, device_});
+    // Not TrainResult::stopped_by: the signal may have come in a run's last step.
+    if (StopSignal::received() != 0) return StopSignal::received();
+  }
+  LanguageModel model = LanguageModel::load(run / "model", device_);
+  model.set_compute_type(recipe.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+  write_file_atomically(run / kPositionLosses, position_losses(model, *data_, recipe.data.context).dump(1) + "\n");
   return 0;
 }
 
@@ -111,8 +129,8 @@ void ComparisonRun::write_reports() {
 
 void make_out_folder(const fs::path& out, const char* command) {
   require(Launch::from_environment().alone(),
-          "{} trains one model after another in one process; start it without torchrun, mpirun or srun, and several "
-          "times with other --set seeds=[...] and --out to use several GPUs",
+          "{} trains one model after another in one process; start it without torchrun, mpirun or srun, and "
+          "with --jobs N to use several GPUs",
           command);
   std::error_code error;
   fs::create_directories(out, error);

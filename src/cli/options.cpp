@@ -17,11 +17,19 @@ at::Device Common::torch_device([[maybe_unused]] int gpu) const {
   if (device == "cpu") return at::kCPU;
 #ifdef ORYX_CUDA
   require(at::globalContext().hasCUDA(), "--device cuda: no usable GPU was found; use --device cpu");
-  const int count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
-  require(gpu < count, "--device cuda: process {} of this machine has no GPU of its own, there are {}", gpu, count);
+  require(gpu < gpu_count(), "--device cuda: process {} of this machine has no GPU of its own, there are {}", gpu,
+          gpu_count());
   return {at::kCUDA, static_cast<c10::DeviceIndex>(gpu)};
 #else
   input_error("--device cuda: this build has no CUDA; build with 'cmake --preset cuda', or use --device cpu");
+#endif
+}
+
+int Common::gpu_count() {
+#ifdef ORYX_CUDA
+  return c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
+#else
+  return 0;
 #endif
 }
 

@@ -18,6 +18,7 @@ struct Common {
   std::string device = "cpu";  // cpu | cuda
   std::string dtype = "fp32";  // fp32 | bf16: of the computation
   at::Device torch_device(int gpu = 0) const;
+  static int gpu_count();  // 0 in a build without CUDA
   at::ScalarType torch_type() const { return dtype == "bf16" ? at::kBFloat16 : at::kFloat; }
   // A model for inference.
   LanguageModel load_model(const std::string& directory) const;

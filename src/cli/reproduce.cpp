@@ -3,6 +3,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <optional>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -14,6 +15,7 @@
 #include "cli/options.h"
 #include "cli/reproduce_eval.h"
 #include "cli/reproduce_results.h"
+#include "cli/run_pool.h"
 #include "train/run_lock.h"
 
 namespace oryx::cli {
@@ -22,9 +24,18 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ReproduceOptions {
-  std::string scale = "demo", config, out, project = ORYX_SOURCE_DIR;
+  std::string scale = "demo", config, out, project = ORYX_SOURCE_DIR, run;
   std::vector<std::string> set;
   bool resume = false, cost = false, yes = false;
+  int jobs = 1;
+
+  // What a process of a single run is started with.
+  std::vector<std::string> command(const Common& common) const {
+    std::vector<std::string> all{"reproduce", "--config",      config,  "--out",      out, "--project", project,
+                                 "--device",  common.device, "--dtype", common.dtype};
+    for (const std::string& assignment : set) all.insert(all.end(), {"--set", assignment});
+    return all;
+  }
 };
 
 // Of a training token, by the mixing strategy.
@@ -95,16 +106,31 @@ std::string cost_text(const Json& cost) {
 
 class Reproduction {
  public:
-  Reproduction(ReproducePlan plan, const ReproduceOptions& options, const fs::path& out, const Common& common)
+  // `scale`: its name in the report.
+  Reproduction(ReproducePlan plan, const ReproduceOptions& options, std::string scale, const Common& common)
       : plan_(std::move(plan)),
-        scale_(options.config.empty() ? options.scale : fs::path(options.config).stem().string()),
+        scale_(std::move(scale)),
         tasks_(fs::path(options.project) / "tasks"),
-        out_(out),
+        out_(options.out),
+        options_(options),
         common_(common),
-        run_(plan_.comparison, out, options.resume, common.torch_device()) {}
+        run_(plan_.comparison, out_, options.resume || !options.run.empty(), common.torch_device()) {}
 
   // The signal that ended training early, or 0.
+  int run_one() {
+    const auto [model, seed] = parse_run(options_.run, plan_.comparison);
+    if (const int signal = run_.run_one(model, seed); signal != 0) return signal;
+    evaluate_run(run_folder(out_, model, seed), plan_.evaluation, tasks_, false, common_);
+    return 0;
+  }
+
+  // Likewise.
   int run() {
+    if (options_.jobs > 1) {
+      run_.prepare();
+      const int signal = run_all(plan_.comparison, out_, options_.command(common_), options_.jobs, common_);
+      if (signal != 0) return signal;
+    }
     if (const int signal = run_.run(); signal != 0) return signal;
     for (size_t i = 0; i < plan_.comparison.seeds.size(); ++i)
       for (const auto& model : plan_.comparison.models) {
@@ -139,38 +165,42 @@ class Reproduction {
   ReproducePlan plan_;
   std::string scale_;
   fs::path tasks_, out_;
+  const ReproduceOptions& options_;
   const Common& common_;
   ComparisonRun run_;
   bool finished_ = false;
   Json evaluations_ = Json::object(), results_;
 };
 
-void run(const ReproduceOptions& options, const Common& common) {
-  const fs::path config = options.config.empty()
-                              ? fs::path(options.project) / "configs" / fmt::format("reproduce-{}.toml", options.scale)
-                              : fs::path(options.config);
+void run(ReproduceOptions options, const Common& common) {
+  const bool own = !options.config.empty();
+  if (!own) options.config = fs::path(options.project) / "configs" / fmt::format("reproduce-{}.toml", options.scale);
+  const fs::path config = options.config;
   require(fs::exists(config), "{} is missing; give the project's folder with --project, or a file with --config",
           config.string());
   ReproducePlan plan = ReproducePlan::load(config, options.set);
   check_plan(plan.evaluation, fs::path(options.project) / "tasks");
-  if (options.cost || (options.config.empty() && options.scale == "full" && !options.yes)) {
+  if (options.cost || (!own && options.scale == "full" && !options.yes)) {
     const Json cost = predict_cost(plan.comparison, common);
     if (common.json) return Common::print(cost);
     std::printf("%s", cost_text(cost).c_str());
     if (!options.cost) std::printf("Nothing was trained; --yes begins.\n");
     return;
   }
-  const fs::path out = options.out.empty() ? "out" / config.stem() : fs::path(options.out);
+  if (options.out.empty()) options.out = "out" / config.stem();
+  const fs::path out = options.out;
   make_out_folder(out, "reproduce");
-  const RunLock lock(out);
+  std::optional<RunLock> lock;
+  if (options.run.empty()) lock.emplace(out);
   const auto begin = std::chrono::steady_clock::now();
-  Reproduction reproduction(std::move(plan), options, out, common);
-  const int signal = reproduction.run();
+  Reproduction reproduction(std::move(plan), options, own ? config.stem().string() : options.scale, common);
+  const int signal = options.run.empty() ? reproduction.run() : reproduction.run_one();
   if (signal != 0) {
     std::fprintf(stderr, "stopped; --resume goes on from there\n");
     if (signal == SIGINT) throw Interrupted{};
     return;
   }
+  if (!options.run.empty()) return;
   if (common.json) return Common::print(reproduction.results());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   std::printf("%s\nDone in %s. The report: %s\n", claims_markdown(reproduction.results()).c_str(),
@@ -191,6 +221,7 @@ void add_reproduce(CLI::App& app, Common& common) {
   command->add_option("--project", options->project, "The project's folder, with configs/, data/ and tasks/")
       ->capture_default_str();
   command->add_option("--set", options->set, "Replace a key of the file: table.key=value, seeds=[0, 1]");
+  add_run_options(*command, options->jobs, options->run);
   command->add_flag("--resume", options->resume, "Go on with what is in --out");
   command->add_flag("--cost", options->cost, "Predict what training takes on this machine, and stop");
   command->add_flag("--yes", options->yes, "Train at full scale, which otherwise only tells its cost");

@@ -1,7 +1,9 @@
 """`oryx compare`: the same tokens for all, statistics by hand, kills and resumes, bad input."""
+import fcntl
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -160,6 +162,48 @@ class Compare(OryxCase):
         self.assertEqual(first.stat().st_mtime_ns, before)
         self.bad(["transformer/seed-3", "train.lr is 0.5 now"], "compare", comparison, "--out", "out", "--resume",
                  "--set", "train.lr=0.5", *options)
+
+    def test_jobs(self):
+        """Processes side by side leave what one run after another does, also after a SIGTERM; one that fails stands alone."""
+        comparison = self.compare((SEEDS + BASE + MODELS).replace("tokens = 2048", "tokens = 25_600"))
+        options = ["--set", "train.checkpoint_every=5", "--set", "train.log_every=1"]
+        whole = self.ok_json("compare", comparison, "--out", "whole", "--threads", "1", *options)
+        jobs = ["compare", comparison, "--out", "out", "--jobs", "3", "--threads", "3", *options]
+        run = subprocess.Popen([ORYX, *map(str, jobs)], cwd=self.dir, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        begun = [self.dir / "out" / name / "seed-3/metrics.jsonl" for name in NAMES]
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not all(path.exists() for path in begun):
+            time.sleep(0.01)
+        run.send_signal(signal.SIGTERM)
+        errors = run.communicate(timeout=60)[1]
+        self.assertEqual(run.returncode, 0, errors)
+        self.assertIn("--resume goes on", errors)
+        for path in begun:  # nobody trains there any more
+            with open(path.parent / "lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        result = self.run_oryx(*jobs, "--resume", "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(timeless(json.loads(result.stdout)), timeless(whole))
+        self.assertIn("6 runs, 3 at a time", result.stderr)
+        self.assertIn("seed 5", (self.dir / "out/gdn/seed-5/log.txt").read_text())
+        shutil.rmtree(self.dir / "out/gdn/seed-3/model")
+        (self.dir / "out/gdn/seed-5/model/config.json").unlink()
+        for file in (self.dir / "out/gdn/seed-3/checkpoints").glob("*/*.json"):
+            file.write_text("{")
+        self.bad(["gdn:3: exit status 2: oryx: ", "log.txt"], *jobs, "--resume")
+        self.assertTrue((self.dir / "out/gdn/seed-5/model/config.json").exists())
+
+    def test_one_run(self):
+        whole = self.ok_json("compare", self.compare(), "--out", "whole", "--threads", "1")
+        for name in NAMES:
+            for seed in (3, 5):
+                self.ok("compare", self.compare(), "--out", "out", "--threads", "1", "--run", f"{name}:{seed}")
+        self.assertFalse((self.dir / "out/comparison.json").exists())
+        results = self.ok_json("compare", self.compare(), "--out", "out", "--resume")
+        self.assertEqual(timeless(results | {"tokens_sha256": whole["tokens_sha256"]}), timeless(whole))
+        self.bad(["gdn:4", "transformer:3"], "compare", self.compare(), "--out", "out", "--run", "gdn:4")
+        self.bad("--jobs", "compare", self.compare(), "--out", "out", "--run", "gdn:3", "--jobs", "2")
+        self.bad("--jobs", "compare", self.compare(), "--out", "out", "--jobs", "0")
 
     def test_text_has_one_tokenizer_and_may_not_change(self):
         self.write("text.txt", book())

@@ -125,6 +125,13 @@ class Reproduce(OryxCase):
             self.assertEqual(results[key], whole[key])
         self.bad("--resume", *command[1:])
 
+    def test_jobs(self):
+        whole = self.ok_json("reproduce", "--config", self.plan, "--out", "whole", "--threads", "1")
+        results = self.ok_json("reproduce", "--config", self.plan, "--out", "out", "--jobs", "3", "--threads", "3")
+        for key in ("finished", "language_modelling", "retrieval", "claims"):
+            self.assertEqual(results[key], whole[key])
+        self.assertTrue((self.dir / "out/hybrid/seed-1/evaluations.json").exists())
+
     def test_cost(self):
         cost = self.ok_json("reproduce", "--config", self.plan, "--cost")
         self.assertEqual([m["name"] for m in cost["models"]], ["transformer", "gdn", "oryx", "hybrid"])
