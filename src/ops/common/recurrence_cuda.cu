@@ -18,13 +18,20 @@ bool rows_packed(const Matrices<T>& x) {
 template <typename T>
 constexpr int kFull = 16 / static_cast<int>(sizeof(T));
 
-// work(row, column) for the packs of a matrix, shared out among the threads of a block: 2^shift lanes to a row.
+// Threads that share out a matrix, of which this is one.
+struct Team {
+  int thread, size;  // size: a power of two
+};
+// work(row, column) for the packs of a matrix: 2^shift lanes to a row.
 template <int kPack, typename Work>
-__device__ __forceinline__ void for_matrix(int rows, int columns, int shift, Work&& work) {
-  const int lane = threadIdx.x & ((1 << shift) - 1);
+__device__ __forceinline__ void for_matrix(Team team, int rows, int columns, int shift, Work&& work) {
+  const int lane = team.thread & ((1 << shift) - 1);
 #pragma unroll 4
-  for (int row = threadIdx.x >> shift; row < rows; row += kThreads >> shift)
+  for (int row = team.thread >> shift; row < rows; row += team.size >> shift)
     for (int c = lane * kPack; c < columns; c += kPack << shift) work(row, c);
+}
+__device__ __forceinline__ Team whole_block() {
+  return {static_cast<int>(threadIdx.x), kThreads};
 }
 int lanes_shift(int64_t columns, int pack) {
   int shift = 0;
@@ -34,6 +41,23 @@ int lanes_shift(int64_t columns, int pack) {
 unsigned blocks(int64_t n, int64_t of_block) {
   return static_cast<unsigned>((n + of_block - 1) / of_block);
 }
+
+// Small matrices, one for each token: as many teams to a block as there is work for.
+struct TokenTeams {
+  int64_t count;  // of tokens
+  int shift;      // 2^shift threads to a team
+
+  TokenTeams(int64_t count, int64_t rows, int lanes_shift) : count(count), shift(lanes_shift) {
+    while ((1 << shift) < kThreads && (int64_t{1} << (shift - lanes_shift)) < rows) ++shift;
+  }
+  unsigned blocks() const { return cuda::blocks(count, kThreads >> shift); }
+  __device__ __forceinline__ Team team() const {
+    return {static_cast<int>(threadIdx.x) & ((1 << shift) - 1), 1 << shift};
+  }
+  __device__ __forceinline__ int64_t token() const {
+    return static_cast<int64_t>(blockIdx.x) * (kThreads >> shift) + (threadIdx.x >> shift);
+  }
+};
 
 __device__ __forceinline__ int64_t token_at(const Placement& p, int64_t chunk, int64_t i) {
   if (p.places) return p.places[chunk * p.C + i] < p.tokens ? p.places[chunk * p.C + i] : -1;
@@ -46,17 +70,18 @@ __device__ __forceinline__ int64_t place_of(const Placement& p, int64_t token) {
   return (at / p.C * p.sequences + token / p.uniform) * p.C + at % p.C;
 }
 
-// A block for each place.
+// A team for each place.
 template <int kPack, typename In, typename T>
-__global__ void cut_kernel(Placement placement, const In* x, const int64_t* row_of_token, int heads, int shift,
-                           Matrices<T> out) {
+__global__ void cut_kernel(TokenTeams teams, Placement placement, const In* x, const int64_t* row_of_token, int heads,
+                           int shift, Matrices<T> out) {
   const int C = static_cast<int>(placement.C), group = static_cast<int>(out.rows) / C;
-  const int64_t chunk = blockIdx.x / C;
-  const int i = static_cast<int>(blockIdx.x) % C;
+  const int64_t place = teams.token(), chunk = place / C;
+  if (place >= teams.count) return;
+  const int i = static_cast<int>(place % C);
   int64_t from = token_at(placement, chunk, i);
   if (from >= 0 && row_of_token) from = row_of_token[from];
   const In* const values_at = x + from * heads * group * out.columns;
-  for_matrix<kPack>(heads * group, static_cast<int>(out.columns), shift, [&](int head, int c) {
+  for_matrix<kPack>(teams.team(), heads * group, static_cast<int>(out.columns), shift, [&](int head, int c) {
     Pack<T, kPack> y = {};
     if (from >= 0) {
       const auto values = pack_at<kPack>(values_at + head * out.columns + c);
@@ -73,12 +98,14 @@ __global__ void cut_kernel(Placement placement, const In* x, const int64_t* row_
 
 // A block for each row.
 template <int kPack, typename In, typename T>
-__global__ void join_kernel(Placement placement, Matrices<const In> x, const int64_t* read, int heads, int shift,
-                            float sign, T* out) {
+__global__ void join_kernel(TokenTeams teams, Placement placement, Matrices<const In> x, const int64_t* read, int heads,
+                            int shift, float sign, T* out) {
   const int C = static_cast<int>(placement.C), group = static_cast<int>(x.rows) / C;
-  const int64_t row = blockIdx.x, place = place_of(placement, read ? read[row] : row), chunk = place / C;
+  const int64_t row = teams.token();
+  if (row >= teams.count) return;
+  const int64_t place = place_of(placement, read ? read[row] : row), chunk = place / C;
   const int i = static_cast<int>(place % C);
-  for_matrix<kPack>(heads * group, static_cast<int>(x.columns), shift, [&](int head, int c) {
+  for_matrix<kPack>(teams.team(), heads * group, static_cast<int>(x.columns), shift, [&](int head, int c) {
     const auto values = pack_at<kPack>(row_of(x, chunk * heads + head / group, head % group * C + i) + c);
     Pack<T, kPack> y;
 #pragma unroll
@@ -99,7 +126,7 @@ __global__ void decay_scores_kernel(Matrices<const float> scores, const double* 
   const int C = static_cast<int>(scores.columns);
   const int64_t z = blockIdx.x;
   G += z * C, w = w ? w + z * C : nullptr;
-  for_matrix<kPack>(static_cast<int>(scores.rows), C, shift, [&](int row, int j) {
+  for_matrix<kPack>(whole_block(), static_cast<int>(scores.rows), C, shift, [&](int row, int j) {
     const int i = row & (C - 1), last = row >= strict ? i - 1 : i;
     Pack<T, kPack> y = {};
     if (j <= last) {
@@ -191,7 +218,7 @@ __global__ void scale_rows_kernel(Matrices<const In> x, int C, const float* fact
                                   int shift, Matrices<T> out) {
   const int64_t z = blockIdx.x;
   factor += z * C, second = second ? second + z * C : nullptr;
-  for_matrix<kPack>(static_cast<int>(x.rows), static_cast<int>(x.columns), shift, [&](int row, int c) {
+  for_matrix<kPack>(whole_block(), static_cast<int>(x.rows), static_cast<int>(x.columns), shift, [&](int row, int c) {
     const int i = row & (C - 1);
     const float f = factor[i] * (second ? second[i] : 1.0f) * sign;
     const auto from = pack_at<kPack>(row_of(x, z, row) + c);
@@ -356,8 +383,10 @@ void cut(const Placement& placement, const In* x, const int64_t* row_of_token, i
   if (places == 0 || out.columns == 0) return;
   const bool packs = rows_packed<kPack>(out) && aligned(x, std::min<size_t>(16, kPack * sizeof(In)));
   const auto kernel = packs ? cut_kernel<kPack, In, T> : cut_kernel<1, In, T>;
-  kernel<<<blocks(places, 1), kThreads, 0, current_stream()>>>(placement, x, row_of_token, static_cast<int>(heads),
-                                                               lanes_shift(out.columns, packs ? kPack : 1), out);
+  const int shift = lanes_shift(out.columns, packs ? kPack : 1);
+  const TokenTeams teams(places, heads * out.rows / placement.C, shift);
+  kernel<<<teams.blocks(), kThreads, 0, current_stream()>>>(teams, placement, x, row_of_token, static_cast<int>(heads),
+                                                            shift, out);
   check_launch("cut");
 }
 
@@ -368,8 +397,10 @@ void join(const Placement& placement, Matrices<const In> x, const int64_t* read,
   if (rows == 0 || x.columns == 0) return;
   const bool packs = rows_packed<kPack>(x) && aligned(out, 16);
   const auto kernel = packs ? join_kernel<kPack, In, T> : join_kernel<1, In, T>;
-  kernel<<<blocks(rows, 1), kThreads, 0, current_stream()>>>(placement, x, read, static_cast<int>(heads),
-                                                             lanes_shift(x.columns, packs ? kPack : 1), sign, out);
+  const int shift = lanes_shift(x.columns, packs ? kPack : 1);
+  const TokenTeams teams(rows, heads * x.rows / placement.C, shift);
+  kernel<<<teams.blocks(), kThreads, 0, current_stream()>>>(teams, placement, x, read, static_cast<int>(heads), shift,
+                                                            sign, out);
   check_launch("join");
 }
 

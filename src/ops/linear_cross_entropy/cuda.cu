@@ -5,6 +5,8 @@ namespace oryx::ops::cuda {
 namespace {
 
 constexpr int kWarps = kThreads / kWarp;
+template <typename T>
+constexpr int kFull = 16 / static_cast<int>(sizeof(T));
 
 // Every thread of the block gets combine over all threads' x.
 template <typename A, typename Combine>
@@ -19,18 +21,31 @@ __device__ A of_block(A x, Combine combine) {
   return x;
 }
 
+// work(pack, its first element's place) for a row's packs, shared out among a block.
+template <int kPack, typename T, typename Work>
+__device__ __forceinline__ void for_packs(int64_t width, const T* x, Work&& work) {
+#pragma unroll 4
+  for (int64_t i = threadIdx.x * kPack; i < width; i += kThreads * kPack) work(pack_at<kPack>(x + i), i);
+}
+
 // A block for each row.
-template <typename T>
+template <int kPack, typename T>
 __global__ void reduce_kernel(int64_t width, const T* logits, const int64_t* targets, int64_t first,
                               Arithmetic<T>* maximum, Arithmetic<T>* sum, Arithmetic<T>* target) {
   using A = Arithmetic<T>;
   const int64_t row = blockIdx.x;
   const T* x = logits + row * width;
   A top = maximum[row];
-  for (int64_t i = threadIdx.x; i < width; i += kThreads) top = max(top, widen(x[i]));
+  for_packs<kPack>(width, x, [&](const auto& pack, int64_t) {
+#pragma unroll
+    for (int e = 0; e < kPack; ++e) top = max(top, widen(pack.v[e]));
+  });
   top = of_block(top, [](A a, A b) { return max(a, b); });
   A added = 0;
-  for (int64_t i = threadIdx.x; i < width; i += kThreads) added += exponential(widen(x[i]) - top);
+  for_packs<kPack>(width, x, [&](const auto& pack, int64_t) {
+#pragma unroll
+    for (int e = 0; e < kPack; ++e) added += exponential(widen(pack.v[e]) - top);
+  });
   added = of_block(added, [](A a, A b) { return a + b; });
   if (threadIdx.x > 0) return;
   sum[row] = sum[row] * exponential(maximum[row] - top) + added;
@@ -39,21 +54,36 @@ __global__ void reduce_kernel(int64_t width, const T* logits, const int64_t* tar
   if (word >= 0 && word < width) target[row] = widen(x[word]);
 }
 
-template <typename T>
+template <int kPack, typename T>
 __global__ void gradient_kernel(int64_t width, T* logits, const int64_t* targets, int64_t first,
                                 const Arithmetic<T>* lse, const Arithmetic<T>* grad) {
   using A = Arithmetic<T>;
   const int64_t row = blockIdx.x, word = targets[row] - first;
   T* x = logits + row * width;
   const A shift = lse[row], factor = grad[row];
-  for (int64_t i = threadIdx.x; i < width; i += kThreads)
-    x[i] = narrow<T>((exponential(widen(x[i]) - shift) - (i == word ? A(1) : A(0))) * factor);
+  for_packs<kPack>(width, x, [&](auto pack, int64_t i) {
+#pragma unroll
+    for (int e = 0; e < kPack; ++e)
+      pack.v[e] = narrow<T>((exponential(widen(pack.v[e]) - shift) - (i + e == word ? A(1) : A(0))) * factor);
+    put_pack<kPack>(x + i, pack);
+  });
+}
+
+// Packs of four: of float, 16 bytes.
+template <int kPack, typename T>
+__global__ void add_kernel(int64_t n, Arithmetic<T>* to, const T* product) {
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPack;
+  if (i >= n) return;
+  auto sum = pack_at<kPack>(to + i);
+  const auto more = pack_at<kPack>(product + i);
+#pragma unroll
+  for (int e = 0; e < kPack; ++e) sum.v[e] += widen(more.v[e]);
+  put_pack<kPack>(to + i, sum);
 }
 
 template <typename T>
-__global__ void add_kernel(int64_t n, Arithmetic<T>* to, const T* product) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < n) to[i] += widen(product[i]);
+bool packed(int64_t width, const T* x) {
+  return width % kFull<T> == 0 && aligned(x, 16);
 }
 
 }  // namespace
@@ -62,9 +92,10 @@ template <typename T>
 void cross_entropy_reduce(int64_t n, int64_t width, const void* logits, const int64_t* targets, int64_t first,
                           void* maximum, void* sum, void* target) {
   using A = Arithmetic<T>;
-  reduce_kernel<T><<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(
-      width, static_cast<const T*>(logits), targets, first, static_cast<A*>(maximum), static_cast<A*>(sum),
-      static_cast<A*>(target));
+  const T* const x = static_cast<const T*>(logits);
+  const auto kernel = packed(width, x) ? reduce_kernel<kFull<T>, T> : reduce_kernel<1, T>;
+  kernel<<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(width, x, targets, first, static_cast<A*>(maximum),
+                                                                      static_cast<A*>(sum), static_cast<A*>(target));
   check_launch("linear_cross_entropy");
 }
 
@@ -72,15 +103,19 @@ template <typename T>
 void cross_entropy_gradient(int64_t n, int64_t width, void* logits, const int64_t* targets, int64_t first,
                             const void* lse, const void* grad) {
   using A = Arithmetic<T>;
-  gradient_kernel<T><<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(
-      width, static_cast<T*>(logits), targets, first, static_cast<const A*>(lse), static_cast<const A*>(grad));
+  T* const x = static_cast<T*>(logits);
+  const auto kernel = packed(width, x) ? gradient_kernel<kFull<T>, T> : gradient_kernel<1, T>;
+  kernel<<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(width, x, targets, first,
+                                                                      static_cast<const A*>(lse), static_cast<const A*>(grad));
   check_launch("linear_cross_entropy");
 }
 
 template <typename T>
 void cross_entropy_add(int64_t n, Arithmetic<T>* to, const T* product) {
-  add_kernel<T>
-      <<<static_cast<unsigned>((n + kThreads - 1) / kThreads), kThreads, 0, current_stream()>>>(n, to, product);
+  const int pack = packs_of_four(n, to, product) ? 4 : 1;
+  const auto kernel = pack == 4 ? add_kernel<4, T> : add_kernel<1, T>;
+  const int64_t of_block = kThreads * pack;
+  kernel<<<static_cast<unsigned>((n + of_block - 1) / of_block), kThreads, 0, current_stream()>>>(n, to, product);
   check_launch("linear_cross_entropy");
 }
 
