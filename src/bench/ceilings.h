@@ -16,7 +16,7 @@ namespace oryx::bench {
 struct Ceilings {
   double fp32_gflops = 0, bf16_gflops = 0, read_gb_per_s = 0;
   std::string fp32_from, bf16_from, read_from;              // what was measured, in words
-  double fp32_library_gflops = 0, bf16_library_gflops = 0;  // a large matrix product through LibTorch, beside them
+  double fp32_library_gflops = 0, bf16_library_gflops = 0;  // a large matrix product by ops/common/products.h
 
   double flops(const std::string& dtype) const { return (dtype == "bf16" ? bf16_gflops : fp32_gflops) * 1e9; }
   Json to_json() const;

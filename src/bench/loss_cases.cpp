@@ -1,12 +1,12 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/randint.h>
 
 #include <algorithm>
 
 #include "bench/cases.h"
 #include "bench/formulas.h"
+#include "ops/common/products.h"
 #include "ops/linear_cross_entropy/op.h"
 
 namespace oryx::bench {
@@ -44,7 +44,7 @@ std::vector<Case> loss_cases(Inputs& inputs, const OpsOptions& options) {
       cases.push_back({row, training_call({h, weight}, loss, gradient)});
     }
     row.op = "linear", row.pass = kForward, row.flops = product;
-    cases.push_back({row, forward_call({h, weight}, [](const Tensors& x) { return at::linear(x[0], x[1]); })});
+    cases.push_back({row, forward_call({h, weight}, [](const Tensors& x) { return ops::linear(x[0], x[1]); })});
   }
   return cases;
 }

@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softplus.h>
 #include <ATen/ops/stack.h>
@@ -15,6 +14,7 @@
 #include "model/recurrence.h"
 #include "ops/attention/op.h"
 #include "ops/common/packing.h"
+#include "ops/common/products.h"
 #include "ops/gated_rms_norm/op.h"
 #include "ops/rms_norm/op.h"
 #include "ops/short_conv/op.h"
@@ -58,7 +58,7 @@ at::Tensor Block::weight(const std::string& name) const {
 }
 
 at::Tensor Block::project(const at::Tensor& h, const std::string& name, int64_t heads) const {
-  const at::Tensor y = at::linear(h, weight(name));
+  const at::Tensor y = ops::linear(h, weight(name));
   return heads > 0 ? y.view({h.size(0), heads, y.size(1) / heads}) : y;
 }
 
@@ -189,10 +189,10 @@ Residual Block::forward(const Residual& residual, const SequenceLayout& layout, 
                                              : by_recurrence;
   o = ops::gated_rms_norm(o, project(rows(h, reads.wanted), "mixer.gate_proj.weight", H), weight("mixer.o_norm.weight"),
                           config_.rms_norm_eps);
-  const Residual mixed{rows(x, reads.wanted), at::linear(o.view({reads.count(), -1}), weight("mixer.o_proj.weight"))};
+  const Residual mixed{rows(x, reads.wanted), ops::linear(o.view({reads.count(), -1}), weight("mixer.o_proj.weight"))};
   const auto [y, m] = mixed.normed(model_, parameter("mlp_norm.weight"));
   const at::Tensor up = ops::swiglu(project(m, "mlp.gate_proj.weight", 0), project(m, "mlp.up_proj.weight", 0));
-  return {y, at::linear(up, weight("mlp.down_proj.weight"))};
+  return {y, ops::linear(up, weight("mlp.down_proj.weight"))};
 }
 
 }  // namespace oryx

@@ -2,13 +2,13 @@
 
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <c10/core/GradMode.h>
 
 #include "base/error.h"
 #include "model/block.h"
 #include "model/recompute.h"
 #include "ops/common/packing.h"
+#include "ops/common/products.h"
 #include "ops/linear_cross_entropy/op.h"
 
 namespace oryx {
@@ -124,7 +124,7 @@ static const char* head_name(const ModelConfig& config) {
 }
 
 at::Tensor LanguageModel::logits(const at::Tensor& hidden) const {
-  return at::linear(hidden, weight(head_name(config_)).to(compute_)).to(ops::accumulate_type(compute_));
+  return ops::linear(hidden, weight(head_name(config_)).to(compute_)).to(ops::accumulate_type(compute_));
 }
 
 at::Tensor LanguageModel::losses(const at::Tensor& hidden, const at::Tensor& targets) const {

@@ -1,7 +1,6 @@
 #include <ATen/ops/any.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
@@ -11,6 +10,7 @@
 #include <limits>
 
 #include "ops/common/packing.h"
+#include "ops/common/products.h"
 #include "ops/common/tensors.h"
 #include "ops/linear_cross_entropy/blocks.h"
 #include "ops/linear_cross_entropy/op.h"
@@ -86,7 +86,7 @@ class Scratch {
   // a b
   Tensor product(const Tensor& a, const Tensor& b) const {
     Tensor out = matrix(a.size(0), b.size(1));
-    return at::mm_out(out, a, b);
+    return product_out(out, a, b);
   }
 
  private:

@@ -1,0 +1,79 @@
+#include "ops/common/products.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "ops/common/isa.h"
+#include "ops/common/tensors.h"
+
+namespace oryx::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+bool is_widened(const at::Tensor& x) {
+  return x.is_cpu() && x.scalar_type() == at::kBFloat16 && current_isa() == Isa::avx2;
+}
+
+// A row or a few with a transposed matrix: LibTorch's dot products read bfloat16 at the memory's rate.
+constexpr int64_t kFew = 4;
+
+at::Tensor widened_linear(const at::Tensor& x, const at::Tensor& weight) {
+  std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end());
+  shape.back() = weight.size(0);
+  const at::Tensor rows = x.reshape({-1, weight.size(1)});
+  if (rows.size(0) <= kFew) return at::linear(x, weight);
+  at::Tensor y = at::empty({rows.size(0), weight.size(0)}, x.options());
+  return product_out(y, rows, weight.t()).view(shape);
+}
+
+// Keeps bfloat16 for the backward pass.
+struct WidenedLinear : torch::autograd::Function<WidenedLinear> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight) {
+    ctx->save_for_backward({x, weight});
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return widened_linear(x, weight);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_double_backward("linear");
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const at::Tensor grad = grads[0].reshape({-1, weight.size(0)});
+    at::Tensor grad_x, grad_weight;
+    if (ctx->needs_input_grad(0)) {
+      grad_x = at::empty({grad.size(0), weight.size(1)}, x.options());
+      grad_x = product_out(grad_x, grad, weight).view(x.sizes());
+    }
+    if (ctx->needs_input_grad(1)) {
+      grad_weight = at::empty(weight.sizes(), weight.options());
+      product_out(grad_weight, grad.t(), x.reshape({-1, weight.size(1)}));
+    }
+    return {grad_x, grad_weight};
+  }
+};
+
+}  // namespace
+
+at::Tensor& product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+  if (!is_widened(a)) return at::mm_out(out, a, b);
+  constexpr int64_t kRows = 256;  // at a time, for the memory
+  const at::Tensor wide = b.to(at::kFloat);
+  for (int64_t begin = 0; begin < a.size(0); begin += kRows) {
+    const int64_t end = std::min(a.size(0), begin + kRows);
+    out.slice(0, begin, end).copy_(at::mm(a.slice(0, begin, end).to(at::kFloat), wide));
+  }
+  return out;
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
+  if (!is_widened(x)) return at::linear(x, weight);
+  return wants_graph(x, weight) ? WidenedLinear::apply(x, weight) : widened_linear(x, weight);
+}
+
+}  // namespace oryx::ops
