@@ -23,6 +23,19 @@ constexpr uint64_t kRecallSeed = 20240607;  // the default of `oryx eval recall`
 constexpr int64_t kDecoded = 16;            // tokens timed
 constexpr int kRepeats = 3;                 // of timings, of which the fastest counts
 
+// The file in the folder of sets that takes the place of a task's sample; empty where the sample stays.
+fs::path whole_set(const EvaluationPlan& plan, const Task& task) {
+  if (plan.data.empty() || task.data.empty()) return {};
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(plan.data / task.name, error))
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  require(files.size() == 1,
+          "[evaluation] data: {} must hold the set in one file, as oryx eval fetch writes it, but holds {} files",
+          (plan.data / task.name).string(), files.size());
+  return files.front();
+}
+
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
@@ -119,12 +132,15 @@ class RunEvaluation {
   }
 
   Json task_result(const Task& task, const std::string& schedule, const Placement* placement) {
-    const Json key =
+    Json key =
         settings("task", task.name, text(schedule, placement), {{"limit", plan_.limit}, {"length", plan_.length}});
+    const fs::path data = whole_set(plan_, task);
+    if (!data.empty()) key["data"] = data.string();
     return cache_.get(key, [&] {
       if (!tokenizer_) tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(run_ / "model"));
       if (evaluated_ != task.name) {
         EvaluationOptions options;
+        options.data = data;
         options.limit = plan_.limit;
         options.length = task.kind == TaskKind::synthetic ? plan_.length : 0;
         evaluation_ = make_evaluation(model(), *tokenizer_, task, options);
@@ -191,8 +207,10 @@ class RunEvaluation {
 }  // namespace
 
 void check_plan(const EvaluationPlan& plan, const fs::path& tasks) {
-  for (const auto& names : {plan.tasks, plan.retrieval})
-    if (!names.empty()) find_tasks(names, tasks);
+  for (const auto& names : {plan.tasks, plan.retrieval}) {
+    if (names.empty()) continue;
+    for (const Task& task : find_tasks(names, tasks)) whole_set(plan, task);
+  }
   for (const std::string& where : plan.places)
     if (!is_policy(where)) make_routing(Placement{where});
 }

@@ -8,7 +8,7 @@
 
 namespace oryx::cli {
 
-// InputError for tasks and places that are not there: before training, not after it.
+// InputError for tasks, their data and places that are not there: before training, not after it.
 void check_plan(const EvaluationPlan& plan, const std::filesystem::path& tasks);
 
 // What RUN/model answers; what was measured before (RUN/evaluations.json) is not repeated:

@@ -14,7 +14,7 @@ const Json& read_list(Fields& fields, const char* key, const char* example) {
 
 }  // namespace
 
-EvaluationPlan EvaluationPlan::read(Fields fields) {
+EvaluationPlan EvaluationPlan::read(Fields fields, const std::filesystem::path& folder) {
   EvaluationPlan plan;
   plan.tasks = fields.strings("tasks", plan.tasks);
   plan.retrieval = fields.strings("retrieval", plan.retrieval);
@@ -43,6 +43,7 @@ EvaluationPlan EvaluationPlan::read(Fields fields) {
               x.dump());
       plan.contexts.push_back(x);
     }
+  if (const std::string data = fields.string("data", ""); !data.empty()) plan.data = folder / data;
   plan.limit = fields.integer("limit", plan.limit);
   require(plan.limit >= 1, "{}: 'limit' must be at least 1 example, but is {}", fields.where(), plan.limit);
   plan.length = fields.integer("length", plan.length);
@@ -54,7 +55,7 @@ EvaluationPlan EvaluationPlan::read(Fields fields) {
 Json EvaluationPlan::to_json() const {
   return {{"tasks", tasks},   {"retrieval", retrieval}, {"recall", recall ? recall->to_json() : Json()},
           {"places", places}, {"fractions", fractions}, {"contexts", contexts},
-          {"limit", limit},   {"length", length}};
+          {"limit", limit},   {"length", length},       {"data", data.string()}};
 }
 
 ReproducePlan ReproducePlan::load(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
@@ -65,7 +66,7 @@ ReproducePlan ReproducePlan::load(const std::filesystem::path& path, const std::
           source);
   const Json evaluation = std::move(json["evaluation"]);
   json.erase("evaluation");
-  EvaluationPlan plan = EvaluationPlan::read({evaluation, source + ": [evaluation]"});
+  EvaluationPlan plan = EvaluationPlan::read({evaluation, source + ": [evaluation]"}, path.parent_path());
   return {Comparison::from_json(std::move(json), source, path.parent_path()), std::move(plan)};
 }
 

@@ -20,11 +20,13 @@ struct EvaluationPlan {
   std::optional<RecallTask> recall;    // [evaluation.recall]: associative recall, swept too
   std::vector<std::string> places{"tail", "head", "question", "random", "every"};  // or policies
   std::vector<double> fractions{0, 0.02, 0.05, 0.1, 0.25, 0.5, 1};
+  std::filesystem::path data;     // a folder of sets (oryx eval fetch) in place of the samples that come with Oryx
   int64_t limit = 100;            // examples of each task
   int64_t length = 0;             // tokens of the examples of synthetic tasks; 0: as the task says
   std::vector<int64_t> contexts;  // tokens before what is timed
 
-  static EvaluationPlan read(Fields fields);  // InputErrors name the key
+  // `folder`: from which a relative `data` is taken. InputErrors name the key.
+  static EvaluationPlan read(Fields fields, const std::filesystem::path& folder);
   Json to_json() const;
 };
 

@@ -1,5 +1,6 @@
 """`oryx reproduce` at a toy scale: the report, what a kill leaves, fixed hybrids, bad input."""
 import json
+import pathlib
 import signal
 import subprocess
 import time
@@ -132,6 +133,19 @@ class Reproduce(OryxCase):
             self.assertEqual(results[key], whole[key])
         self.assertTrue((self.dir / "out/hybrid/seed-1/evaluations.json").exists())
 
+    def test_whole_sets(self):
+        """A folder of sets takes the place of the samples, whichever process evaluates."""
+        plan = self.write("sets.toml", PLAN.replace("limit = 3", 'limit = 3\ndata = "sets"').replace("seeds = [0, 1]", "seeds = [0]"))
+        tasks = pathlib.Path(__file__).parents[2] / "tasks/data"
+        for name in ("piqa", "factbook"):
+            lines = (tasks / f"{name}.jsonl").read_text().splitlines(True)
+            self.write(f"sets/{name}/{name}_valid.jsonl", "".join(lines[3:5]))
+        results = self.ok_json("reproduce", "--config", plan, "--out", "out")
+        row = next(r for r in results["language_modelling"] if r["model"] == "gdn")
+        piqa = self.ok_json("eval", "piqa", self.dir / "out/gdn/seed-0/model", "--schedule", "recurrent", "--data", "sets/piqa/piqa_valid.jsonl")["piqa"]
+        self.assertEqual(piqa["n"], 2)
+        self.assertEqual(row["tasks"]["piqa"]["by_seed"]["0"], piqa["acc"])
+
     def test_cost(self):
         cost = self.ok_json("reproduce", "--config", self.plan, "--cost")
         self.assertEqual([m["name"] for m in cost["models"]], ["transformer", "gdn", "oryx", "hybrid"])
@@ -148,6 +162,7 @@ class Reproduce(OryxCase):
         bad(["fractionz", "fractions"], "fractions =", "fractionz =")
         bad(["contexts"], "[16, 64]", "[0]")
         bad(["limit"], "limit = 3", "limit = 0")
+        bad(["sets/piqa", "oryx eval fetch"], "limit = 3", 'limit = 3\ndata = "sets"')
         bad(["piqb", "piqa"], '"piqa"', '"piqb"')
         bad(["tial"], '["tail", ', '["tial", ')
         self.bad("--scale", "reproduce", "--scale", "tiny")
