@@ -20,7 +20,8 @@ struct CompareOptions {
 
   // What a process of a single run is started with.
   std::vector<std::string> command(const Common& common) const {
-    std::vector<std::string> all{"compare", comparison, "--out", out, "--device", common.device, "--dtype", common.dtype};
+    std::vector<std::string> all{"compare",  comparison,    "--out",   out,
+                                 "--device", common.device, "--dtype", common.dtype};
     for (const std::string& assignment : set) all.insert(all.end(), {"--set", assignment});
     return all;
   }

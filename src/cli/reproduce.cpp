@@ -31,8 +31,8 @@ struct ReproduceOptions {
 
   // What a process of a single run is started with.
   std::vector<std::string> command(const Common& common) const {
-    std::vector<std::string> all{"reproduce", "--config",      config,  "--out",      out, "--project", project,
-                                 "--device",  common.device, "--dtype", common.dtype};
+    std::vector<std::string> all{"reproduce", "--config", config,        "--out",   out,         "--project",
+                                 project,     "--device", common.device, "--dtype", common.dtype};
     for (const std::string& assignment : set) all.insert(all.end(), {"--set", assignment});
     return all;
   }

@@ -53,6 +53,7 @@ std::vector<std::string> gpus(const Common& common) {
 
 std::vector<char*> pointers(std::vector<std::string>& strings) {
   std::vector<char*> out;
+  out.reserve(strings.size() + 1);
   for (std::string& s : strings) out.push_back(s.data());
   out.push_back(nullptr);
   return out;
@@ -116,12 +117,10 @@ class RunPool {
       : command_(command), jobs_(jobs), gpus_(gpus(common)), load_(std::max<size_t>(1, gpus_.size())) {
     for (size_t i = 0; i < comparison.seeds.size(); ++i)
       for (const auto& [name, recipes] : comparison.models)
-        waiting_.push_back({fmt::format("{}:{}", name, comparison.seeds[i]),
-                            run_folder(out, name, comparison.seeds[i]), recipes[i].train.tokens,
-                            passes(recipes[i].mixing, recipes[i].model)});
-    std::stable_sort(waiting_.begin(), waiting_.end(), [](const Run& a, const Run& b) {
-      return a.tokens * a.passes > b.tokens * b.passes;
-    });
+        waiting_.push_back({fmt::format("{}:{}", name, comparison.seeds[i]), run_folder(out, name, comparison.seeds[i]),
+                            recipes[i].train.tokens, passes(recipes[i].mixing, recipes[i].model)});
+    std::stable_sort(waiting_.begin(), waiting_.end(),
+                     [](const Run& a, const Run& b) { return a.tokens * a.passes > b.tokens * b.passes; });
     count_ = waiting_.size();
     for (const Run& run : waiting_) total_ += run.tokens * run.passes;
     threads_ = std::max(1, at::get_num_threads() / std::min(jobs_, static_cast<int>(count_)));
@@ -186,8 +185,8 @@ class RunPool {
       if (status != 0 && StopSignal::received() == 0) {
         const std::string how = WIFSIGNALED(status) ? fmt::format("ended by signal {}", WTERMSIG(status))
                                                     : fmt::format("exit status {}", WEXITSTATUS(status));
-        const std::string message =
-            fmt::format("{}: {}: {}; the rest is in {}", run.name, how, last_line(run.folder / kLog), (run.folder / kLog).string());
+        const std::string message = fmt::format("{}: {}: {}; the rest is in {}", run.name, how,
+                                                last_line(run.folder / kLog), (run.folder / kLog).string());
         if (failure_.empty()) failed_by_input_ = WIFEXITED(status) && WEXITSTATUS(status) == 2;
         if (failure_.empty()) failure_ = message;
         Progress::say(message);

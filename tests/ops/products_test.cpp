@@ -39,8 +39,7 @@ TEST(ProductOut, WritesIntoAPart) {
 }
 
 TEST(LinearValues, AsksForNoMoreThanIsWanted) {
-  const at::Tensor x = at::randn({9, 8}).to(at::kBFloat16),
-                   w = at::randn({3, 8}).to(at::kBFloat16).requires_grad_();
+  const at::Tensor x = at::randn({9, 8}).to(at::kBFloat16), w = at::randn({3, 8}).to(at::kBFloat16).requires_grad_();
   const auto grads = torch::autograd::grad({ops::linear(x, w).sum()}, {w});
   EXPECT_EQ(grads[0].scalar_type(), at::kBFloat16);
   EXPECT_FALSE(ops::linear(x, w.detach()).requires_grad());

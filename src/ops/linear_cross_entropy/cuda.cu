@@ -94,8 +94,8 @@ void cross_entropy_reduce(int64_t n, int64_t width, const void* logits, const in
   using A = Arithmetic<T>;
   const T* const x = static_cast<const T*>(logits);
   const auto kernel = packed(width, x) ? reduce_kernel<kFull<T>, T> : reduce_kernel<1, T>;
-  kernel<<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(width, x, targets, first, static_cast<A*>(maximum),
-                                                                      static_cast<A*>(sum), static_cast<A*>(target));
+  kernel<<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(
+      width, x, targets, first, static_cast<A*>(maximum), static_cast<A*>(sum), static_cast<A*>(target));
   check_launch("linear_cross_entropy");
 }
 
@@ -105,8 +105,8 @@ void cross_entropy_gradient(int64_t n, int64_t width, void* logits, const int64_
   using A = Arithmetic<T>;
   T* const x = static_cast<T*>(logits);
   const auto kernel = packed(width, x) ? gradient_kernel<kFull<T>, T> : gradient_kernel<1, T>;
-  kernel<<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(width, x, targets, first,
-                                                                      static_cast<const A*>(lse), static_cast<const A*>(grad));
+  kernel<<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(
+      width, x, targets, first, static_cast<const A*>(lse), static_cast<const A*>(grad));
   check_launch("linear_cross_entropy");
 }
 
