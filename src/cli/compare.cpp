@@ -17,14 +17,6 @@ struct CompareOptions {
   std::vector<std::string> set;
   bool resume = false;
   int jobs = 1;
-
-  // What a process of a single run is started with.
-  std::vector<std::string> command(const Common& common) const {
-    std::vector<std::string> all{"compare",  comparison,    "--out",   out,
-                                 "--device", common.device, "--dtype", common.dtype};
-    for (const std::string& assignment : set) all.insert(all.end(), {"--set", assignment});
-    return all;
-  }
 };
 
 }  // namespace
@@ -39,23 +31,17 @@ void add_compare(CLI::App& app, Common& common) {
   add_run_options(*command, options->jobs, options->run);
   command->callback([options, &common] {
     const fs::path path = options->comparison;
-    const Comparison comparison = Comparison::load(path, options->set);
-    if (options->out.empty()) options->out = "out" / path.stem();
-    const fs::path out = options->out;
+    Comparison comparison = Comparison::load(path, options->set);
+    const fs::path out = options->out.empty() ? "out" / path.stem() : fs::path(options->out);
     make_out_folder(out, "compare");
     if (!options->run.empty()) {
       const auto [model, seed] = parse_run(options->run, comparison);
-      ComparisonRun(comparison, out, true, common.torch_device()).run_one(model, seed);
+      ComparisonRun(std::move(comparison), out, true, common.torch_device()).run_one(model, seed);
       return;
     }
     const RunLock lock(out);
-    ComparisonRun compare(comparison, out, options->resume, common.torch_device());
-    int signal = 0;
-    if (options->jobs > 1) {
-      compare.prepare();
-      signal = run_all(comparison, out, options->command(common), options->jobs, common);
-    }
-    if (signal == 0) signal = compare.run();
+    ComparisonRun compare(std::move(comparison), out, options->resume, common.torch_device());
+    const int signal = run_all(compare, {"compare", options->comparison}, options->set, options->jobs, common);
     if (common.json)
       Common::print(compare.results());
     else if (signal == 0)

@@ -55,18 +55,11 @@ int ComparisonRun::run() {
   write_reports();
   for (size_t i = 0; i < comparison_.seeds.size(); ++i) {
     data_.reset();
-    for (const auto& [name, recipes] : comparison_.models) {
-      if (const int signal = train_run(recipes[i], name, comparison_.seeds[i]); signal != 0) return signal;
+    for (size_t model = 0; model < comparison_.models.size(); ++model) {
+      if (const int signal = run_one(model, i); signal != 0) return signal;
       write_reports();
     }
   }
-  return 0;
-}
-
-int ComparisonRun::run_one(const std::string& model, int64_t seed) {
-  for (const auto& [name, recipes] : comparison_.models)
-    for (size_t i = 0; i < comparison_.seeds.size(); ++i)
-      if (name == model && comparison_.seeds[i] == seed) return train_run(recipes[i], name, seed);
   return 0;
 }
 
@@ -77,7 +70,10 @@ void ComparisonRun::prepare() {
   resume_ = true;
 }
 
-int ComparisonRun::train_run(const Recipe& recipe, const std::string& name, int64_t seed) {
+int ComparisonRun::run_one(size_t model_index, size_t seed_index) {
+  const auto& [name, recipes] = comparison_.models[model_index];
+  const Recipe& recipe = recipes[seed_index];
+  const int64_t seed = comparison_.seeds[seed_index];
   const fs::path run = run_folder(out_, name, seed);
   const bool trained = resume_ && fs::exists(run / "model" / "config.json");
   if (trained) check_finished(run, recipe);

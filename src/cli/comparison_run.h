@@ -22,18 +22,19 @@ class ComparisonRun {
   // finished run that had another recipe, data that changed since the comparison began.
   int run();
 
-  // That of one model and seed, in a process of its own beside others: leaves the comparison's own files alone.
-  int run_one(const std::string& model, int64_t seed);
+  // That of one model and seed, by their places in comparison(), in a process of its own beside others: leaves the
+  // comparison's own files alone.
+  int run_one(size_t model, size_t seed);
 
   // What processes of single runs share: a tokenizer learned from the text, and the data's digests. run() goes on with
   // what they leave.
   void prepare();
 
   const Comparison& comparison() const { return comparison_; }
+  const std::filesystem::path& out() const { return out_; }
   const Json& results() const { return results_; }  // comparison.json
 
  private:
-  int train_run(const Recipe& recipe, const std::string& name, int64_t seed);
   void load_data(Recipe recipe);
   void share_tokenizer(const std::filesystem::path& run) const;
   void write_reports();

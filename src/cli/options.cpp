@@ -17,8 +17,8 @@ at::Device Common::torch_device([[maybe_unused]] int gpu) const {
   if (device == "cpu") return at::kCPU;
 #ifdef ORYX_CUDA
   require(at::globalContext().hasCUDA(), "--device cuda: no usable GPU was found; use --device cpu");
-  require(gpu < gpu_count(), "--device cuda: process {} of this machine has no GPU of its own, there are {}", gpu,
-          gpu_count());
+  const int count = gpu_count();
+  require(gpu < count, "--device cuda: process {} of this machine has no GPU of its own, there are {}", gpu, count);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(gpu)};
 #else
   input_error("--device cuda: this build has no CUDA; build with 'cmake --preset cuda', or use --device cpu");

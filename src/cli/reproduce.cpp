@@ -28,14 +28,6 @@ struct ReproduceOptions {
   std::vector<std::string> set;
   bool resume = false, cost = false, yes = false;
   int jobs = 1;
-
-  // What a process of a single run is started with.
-  std::vector<std::string> command(const Common& common) const {
-    std::vector<std::string> all{"reproduce", "--config", config,        "--out",   out,         "--project",
-                                 project,     "--device", common.device, "--dtype", common.dtype};
-    for (const std::string& assignment : set) all.insert(all.end(), {"--set", assignment});
-    return all;
-  }
 };
 
 // Of a training token, by the mixing strategy.
@@ -120,18 +112,16 @@ class Reproduction {
   int run_one() {
     const auto [model, seed] = parse_run(options_.run, plan_.comparison);
     if (const int signal = run_.run_one(model, seed); signal != 0) return signal;
-    evaluate_run(run_folder(out_, model, seed), plan_.evaluation, tasks_, false, common_);
+    const Comparison& comparison = plan_.comparison;
+    evaluate_run(run_folder(out_, comparison.models[model].name, comparison.seeds[seed]), plan_.evaluation, tasks_,
+                 false, common_);
     return 0;
   }
 
   // Likewise.
   int run() {
-    if (options_.jobs > 1) {
-      run_.prepare();
-      const int signal = run_all(plan_.comparison, out_, options_.command(common_), options_.jobs, common_);
-      if (signal != 0) return signal;
-    }
-    if (const int signal = run_.run(); signal != 0) return signal;
+    const std::vector<std::string> command{"reproduce", "--config", options_.config, "--project", options_.project};
+    if (const int signal = run_all(run_, command, options_.set, options_.jobs, common_); signal != 0) return signal;
     for (size_t i = 0; i < plan_.comparison.seeds.size(); ++i)
       for (const auto& model : plan_.comparison.models) {
         const int64_t seed = plan_.comparison.seeds[i];

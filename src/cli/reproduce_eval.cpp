@@ -23,17 +23,24 @@ constexpr uint64_t kRecallSeed = 20240607;  // the default of `oryx eval recall`
 constexpr int64_t kDecoded = 16;            // tokens timed
 constexpr int kRepeats = 3;                 // of timings, of which the fastest counts
 
-// The file in the folder of sets that takes the place of a task's sample; empty where the sample stays.
-fs::path whole_set(const EvaluationPlan& plan, const Task& task) {
-  if (plan.data.empty() || task.data.empty()) return {};
+fs::path file_of_set(const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(plan.data / task.name, error))
+  for (const auto& entry : fs::directory_iterator(folder, error))
     if (entry.is_regular_file()) files.push_back(entry.path());
   require(files.size() == 1,
           "[evaluation] data: {} must hold the set in one file, as oryx eval fetch writes it, but holds {} files",
-          (plan.data / task.name).string(), files.size());
+          folder.string(), files.size());
   return files.front();
+}
+
+// The tasks that `names` name, with the plan's sets in place of the samples.
+std::vector<Task> tasks_of(const std::vector<std::string>& names, const EvaluationPlan& plan, const fs::path& folder) {
+  if (names.empty()) return {};
+  std::vector<Task> tasks = find_tasks(names, folder);
+  for (Task& task : tasks)
+    if (!plan.data.empty() && !task.data.empty()) task.data = file_of_set(plan.data / task.name);
+  return tasks;
 }
 
 double seconds_since(Clock::time_point begin) {
@@ -52,14 +59,14 @@ class RunEvaluation {
 
   Json modes() {
     Json out = Json::object();
-    for (const Task& task : find_tasks_of(plan_.tasks))
+    for (const Task& task : tasks_of(plan_.tasks, plan_, tasks_))
       for (const auto& [mode, schedule] : modes_) out[mode][task.name] = task_result(task, schedule, nullptr);
     return out;
   }
 
   Json retrieval() {
     Json out = Json::array();
-    for (const Task& task : find_tasks_of(plan_.retrieval))
+    for (const Task& task : tasks_of(plan_.retrieval, plan_, tasks_))
       sweep(task.name, out, [&](const std::string& schedule, const Placement* placement) {
         const Json result = task_result(task, schedule, placement);
         return Json{{"accuracy", result.at(task.metrics[0])},
@@ -89,10 +96,6 @@ class RunEvaluation {
   }
 
  private:
-  std::vector<Task> find_tasks_of(const std::vector<std::string>& names) const {
-    return names.empty() ? std::vector<Task>{} : find_tasks(names, tasks_);
-  }
-
   const LanguageModel& model() {
     if (!model_) model_ = std::make_unique<LanguageModel>(common_.load_model((run_ / "model").string()));
     return *model_;
@@ -134,13 +137,11 @@ class RunEvaluation {
   Json task_result(const Task& task, const std::string& schedule, const Placement* placement) {
     Json key =
         settings("task", task.name, text(schedule, placement), {{"limit", plan_.limit}, {"length", plan_.length}});
-    const fs::path data = whole_set(plan_, task);
-    if (!data.empty()) key["data"] = data.string();
+    if (!plan_.data.empty() && !task.data.empty()) key["data"] = task.data.string();
     return cache_.get(key, [&] {
       if (!tokenizer_) tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(run_ / "model"));
       if (evaluated_ != task.name) {
         EvaluationOptions options;
-        options.data = data;
         options.limit = plan_.limit;
         options.length = task.kind == TaskKind::synthetic ? plan_.length : 0;
         evaluation_ = make_evaluation(model(), *tokenizer_, task, options);
@@ -207,10 +208,7 @@ class RunEvaluation {
 }  // namespace
 
 void check_plan(const EvaluationPlan& plan, const fs::path& tasks) {
-  for (const auto& names : {plan.tasks, plan.retrieval}) {
-    if (names.empty()) continue;
-    for (const Task& task : find_tasks(names, tasks)) whole_set(plan, task);
-  }
+  for (const auto& names : {plan.tasks, plan.retrieval}) tasks_of(names, plan, tasks);
   for (const std::string& where : plan.places)
     if (!is_policy(where)) make_routing(Placement{where});
 }

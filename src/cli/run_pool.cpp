@@ -37,6 +37,10 @@ struct Run {
   size_t gpu = 0;  // while it is going on
 };
 
+std::string run_name(const std::string& model, int64_t seed) {
+  return fmt::format("{}:{}", model, seed);
+}
+
 // As CUDA_VISIBLE_DEVICES names them.
 std::vector<std::string> gpus(const Common& common) {
   std::vector<std::string> all;
@@ -112,26 +116,26 @@ std::string last_line(const fs::path& log) {
 
 class RunPool {
  public:
-  RunPool(const Comparison& comparison, const fs::path& out, const std::vector<std::string>& command, int jobs,
+  RunPool(const Comparison& comparison, const fs::path& out, std::vector<std::string> command, int jobs,
           const Common& common)
-      : command_(command), jobs_(jobs), gpus_(gpus(common)), load_(std::max<size_t>(1, gpus_.size())) {
+      : command_(std::move(command)), jobs_(jobs), gpus_(gpus(common)) {
     for (size_t i = 0; i < comparison.seeds.size(); ++i)
       for (const auto& [name, recipes] : comparison.models)
-        waiting_.push_back({fmt::format("{}:{}", name, comparison.seeds[i]), run_folder(out, name, comparison.seeds[i]),
+        waiting_.push_back({run_name(name, comparison.seeds[i]), run_folder(out, name, comparison.seeds[i]),
                             recipes[i].train.tokens, passes(recipes[i].mixing, recipes[i].model)});
     std::stable_sort(waiting_.begin(), waiting_.end(),
                      [](const Run& a, const Run& b) { return a.tokens * a.passes > b.tokens * b.passes; });
     count_ = waiting_.size();
     for (const Run& run : waiting_) total_ += run.tokens * run.passes;
-    threads_ = std::max(1, at::get_num_threads() / std::min(jobs_, static_cast<int>(count_)));
-    settings_ = {fmt::format("OMP_NUM_THREADS={}", threads_)};
+    const int threads = std::max(1, at::get_num_threads() / std::min(jobs_, static_cast<int>(count_)));
+    settings_ = {fmt::format("OMP_NUM_THREADS={}", threads)};
   }
 
   int run() {
     const StopSignal stop;
-    Progress progress(fmt::format("{} runs, {} at a time", count_, jobs_), total_, seen(waiting_));
+    Progress progress(fmt::format("{} runs, {} at a time", count_, jobs_), total_, seen());
     bool passed_on = false;
-    while (!going_.empty() || (!waiting_.empty() && StopSignal::received() == 0)) {
+    for (int turn = 0; !going_.empty() || (!waiting_.empty() && StopSignal::received() == 0); ++turn) {
       while (StopSignal::received() == 0 && !waiting_.empty() && going_.size() < static_cast<size_t>(jobs_)) begin();
       if (StopSignal::received() != 0 && !passed_on) {
         for (const auto& [process, run] : going_) kill(process, SIGTERM);
@@ -139,11 +143,12 @@ class RunPool {
       }
       std::this_thread::sleep_for(50ms);
       reap();
-      std::vector<Run> now = waiting_;
-      for (const auto& [process, run] : going_) now.push_back(run);
-      progress.update(ended_ + seen(now), fmt::format("{} ended", count_ - now.size()));
+      // About once a second: it reads a file of every run.
+      if (turn % 20 == 0)
+        progress.update(ended_ + seen(), fmt::format("{} ended", count_ - waiting_.size() - going_.size()));
     }
     if (const int signal = StopSignal::received(); signal != 0) return signal;
+    progress.update(ended_, fmt::format("{} ended", count_));
     progress.finish();
     if (failure_.empty()) return 0;
     if (failed_by_input_) throw InputError(failure_);
@@ -151,24 +156,30 @@ class RunPool {
   }
 
  private:
-  static int64_t seen(const std::vector<Run>& runs) {
+  // Of the runs that have not ended.
+  int64_t seen() const {
     int64_t sum = 0;
-    for (const Run& run : runs) sum += std::min(run.tokens, tokens_seen(run.folder)) * run.passes;
+    const auto add = [&](const Run& run) { sum += std::min(run.tokens, tokens_seen(run.folder)) * run.passes; };
+    for (const Run& run : waiting_) add(run);
+    for (const auto& [process, run] : going_) add(run);
     return sum;
   }
 
   void begin() {
     Run run = std::move(waiting_.front());
     waiting_.erase(waiting_.begin());
-    run.gpu = static_cast<size_t>(std::min_element(load_.begin(), load_.end()) - load_.begin());
     std::error_code error;
     fs::create_directories(run.folder, error);
     require(!error, "{}: cannot be made: {}", run.folder.string(), error.message());
     std::vector<std::string> arguments = command_, settings = settings_;
     arguments.insert(arguments.end(), {"--run", run.name});
-    if (!gpus_.empty()) settings.push_back("CUDA_VISIBLE_DEVICES=" + gpus_[run.gpu]);
+    if (!gpus_.empty()) {
+      std::vector<int> load(gpus_.size());  // runs on each
+      for (const auto& [process, other] : going_) ++load[other.gpu];
+      run.gpu = static_cast<size_t>(std::min_element(load.begin(), load.end()) - load.begin());
+      settings.push_back("CUDA_VISIBLE_DEVICES=" + gpus_[run.gpu]);
+    }
     const pid_t process = start(std::move(arguments), settings, run.folder / kLog);
-    ++load_[run.gpu];
     going_.emplace(process, std::move(run));
   }
 
@@ -180,7 +191,6 @@ class RunPool {
         continue;
       }
       const Run& run = it->second;
-      --load_[run.gpu];
       ended_ += run.tokens * run.passes;
       if (status != 0 && StopSignal::received() == 0) {
         const std::string how = WIFSIGNALED(status) ? fmt::format("ended by signal {}", WTERMSIG(status))
@@ -198,9 +208,8 @@ class RunPool {
   static constexpr const char* kLog = "log.txt";
 
   std::vector<std::string> command_, settings_;
-  int jobs_, threads_ = 1;
+  int jobs_;
   std::vector<std::string> gpus_;
-  std::vector<int> load_;  // runs on each
   std::vector<Run> waiting_;
   std::map<pid_t, Run> going_;
   size_t count_ = 0;
@@ -220,17 +229,24 @@ void add_run_options(CLI::App& command, int& jobs, std::string& run) {
       ->excludes(option);
 }
 
-std::pair<std::string, int64_t> parse_run(const std::string& text, const Comparison& comparison) {
-  for (const auto& model : comparison.models)
-    for (const int64_t seed : comparison.seeds)
-      if (text == fmt::format("{}:{}", model.name, seed)) return {model.name, seed};
-  input_error("--run {}: there is no such run; give MODEL:SEED, such as {}:{}", text, comparison.models.front().name,
-              comparison.seeds.front());
+std::pair<size_t, size_t> parse_run(const std::string& text, const Comparison& comparison) {
+  for (size_t model = 0; model < comparison.models.size(); ++model)
+    for (size_t seed = 0; seed < comparison.seeds.size(); ++seed)
+      if (text == run_name(comparison.models[model].name, comparison.seeds[seed])) return {model, seed};
+  input_error("--run {}: there is no such run; give MODEL:SEED, such as {}", text,
+              run_name(comparison.models.front().name, comparison.seeds.front()));
 }
 
-int run_all(const Comparison& comparison, const fs::path& out, const std::vector<std::string>& command, int jobs,
+int run_all(ComparisonRun& runs, std::vector<std::string> command, const std::vector<std::string>& set, int jobs,
             const Common& common) {
-  return RunPool(comparison, out, command, jobs, common).run();
+  if (jobs > 1) {
+    command.insert(command.end(), {"--out", runs.out().string(), "--device", common.device, "--dtype", common.dtype});
+    for (const std::string& assignment : set) command.insert(command.end(), {"--set", assignment});
+    runs.prepare();
+    const int signal = RunPool(runs.comparison(), runs.out(), std::move(command), jobs, common).run();
+    if (signal != 0) return signal;
+  }
+  return runs.run();
 }
 
 }  // namespace oryx::cli

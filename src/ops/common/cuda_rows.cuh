@@ -36,6 +36,9 @@ __device__ __forceinline__ T narrow(Arithmetic<T> x) {
   }
 }
 
+// Elements of 16 bytes.
+template <typename T>
+constexpr int kFull = 16 / static_cast<int>(sizeof(T));
 template <typename T, int kPack>
 struct alignas(sizeof(T) * kPack) Pack {
   T v[kPack];
@@ -106,10 +109,10 @@ __device__ __forceinline__ int lane_of_row(int lanes) {
 inline bool aligned(const void* x, size_t bytes) {
   return reinterpret_cast<uintptr_t>(x) % bytes == 0;
 }
-// Whether rows of `width` elements can be read in packs of four through all of these pointers (null: not used).
-template <typename... Pointers>
-bool packs_of_four(int64_t width, const Pointers*... pointers) {
-  return width % 4 == 0 && (aligned(pointers, 4 * sizeof(Pointers)) && ...);
+// Whether rows of `width` elements can be read in packs through all of these pointers (null: not used).
+template <int kPack, typename... Pointers>
+bool in_packs(int64_t width, const Pointers*... pointers) {
+  return width % kPack == 0 && (aligned(pointers, kPack * sizeof(Pointers)) && ...);
 }
 
 // sums[i] = scale * sum over rows of term(row, i): threads side by side take columns, threads below each other rows,

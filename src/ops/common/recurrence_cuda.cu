@@ -14,10 +14,6 @@ bool rows_packed(const Matrices<T>& x) {
   return x.columns % kPack == 0 && x.row % kPack == 0 && x.batch % kPack == 0 &&
          aligned(x.data, std::min<size_t>(16, kPack * sizeof(T)));
 }
-// Elements of 16 bytes.
-template <typename T>
-constexpr int kFull = 16 / static_cast<int>(sizeof(T));
-
 // Threads that share out a matrix, of which this is one.
 struct Team {
   int thread, size;  // size: a power of two
@@ -96,7 +92,7 @@ __global__ void cut_kernel(TokenTeams teams, Placement placement, const In* x, c
   });
 }
 
-// A block for each row.
+// A team for each row.
 template <int kPack, typename In, typename T>
 __global__ void join_kernel(TokenTeams teams, Placement placement, Matrices<const In> x, const int64_t* read, int heads,
                             int shift, float sign, T* out) {

@@ -60,7 +60,7 @@ __global__ void gated_rms_norm_kernel(GatedRmsNormArgs<T> args, int lanes, Arith
 
 template <bool kBackward, typename T>
 static void launch(const GatedRmsNormArgs<T>& args, Arithmetic<T>* inverse) {
-  const bool packs = packs_of_four(args.width, args.x, args.gate, args.y, args.grad_y, args.grad_x, args.grad_gate);
+  const bool packs = in_packs<4>(args.width, args.x, args.gate, args.y, args.grad_y, args.grad_x, args.grad_gate);
   const RowGrid grid = row_grid(args.rows, args.width, packs ? 4 : 1);
   const auto kernel = packs ? gated_rms_norm_kernel<4, T, kBackward> : gated_rms_norm_kernel<1, T, kBackward>;
   kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, grid.lanes, inverse);

@@ -5,8 +5,6 @@ namespace oryx::ops::cuda {
 namespace {
 
 constexpr int kWarps = kThreads / kWarp;
-template <typename T>
-constexpr int kFull = 16 / static_cast<int>(sizeof(T));
 
 // Every thread of the block gets combine over all threads' x.
 template <typename A, typename Combine>
@@ -81,11 +79,6 @@ __global__ void add_kernel(int64_t n, Arithmetic<T>* to, const T* product) {
   put_pack<kPack>(to + i, sum);
 }
 
-template <typename T>
-bool packed(int64_t width, const T* x) {
-  return width % kFull<T> == 0 && aligned(x, 16);
-}
-
 }  // namespace
 
 template <typename T>
@@ -93,7 +86,7 @@ void cross_entropy_reduce(int64_t n, int64_t width, const void* logits, const in
                           void* maximum, void* sum, void* target) {
   using A = Arithmetic<T>;
   const T* const x = static_cast<const T*>(logits);
-  const auto kernel = packed(width, x) ? reduce_kernel<kFull<T>, T> : reduce_kernel<1, T>;
+  const auto kernel = in_packs<kFull<T>>(width, x) ? reduce_kernel<kFull<T>, T> : reduce_kernel<1, T>;
   kernel<<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(
       width, x, targets, first, static_cast<A*>(maximum), static_cast<A*>(sum), static_cast<A*>(target));
   check_launch("linear_cross_entropy");
@@ -104,7 +97,7 @@ void cross_entropy_gradient(int64_t n, int64_t width, void* logits, const int64_
                             const void* lse, const void* grad) {
   using A = Arithmetic<T>;
   T* const x = static_cast<T*>(logits);
-  const auto kernel = packed(width, x) ? gradient_kernel<kFull<T>, T> : gradient_kernel<1, T>;
+  const auto kernel = in_packs<kFull<T>>(width, x) ? gradient_kernel<kFull<T>, T> : gradient_kernel<1, T>;
   kernel<<<static_cast<unsigned>(n), kThreads, 0, current_stream()>>>(
       width, x, targets, first, static_cast<const A*>(lse), static_cast<const A*>(grad));
   check_launch("linear_cross_entropy");
@@ -112,7 +105,7 @@ void cross_entropy_gradient(int64_t n, int64_t width, void* logits, const int64_
 
 template <typename T>
 void cross_entropy_add(int64_t n, Arithmetic<T>* to, const T* product) {
-  const int pack = packs_of_four(n, to, product) ? 4 : 1;
+  const int pack = in_packs<4>(n, to, product) ? 4 : 1;
   const auto kernel = pack == 4 ? add_kernel<4, T> : add_kernel<1, T>;
   const int64_t of_block = kThreads * pack;
   kernel<<<static_cast<unsigned>((n + of_block - 1) / of_block), kThreads, 0, current_stream()>>>(n, to, product);

@@ -55,7 +55,7 @@ __global__ void rms_norm_kernel(RmsNormArgs<In, Out> args, int lanes, Arithmetic
 
 template <bool kBackward, typename In, typename Out>
 static void launch(const RmsNormArgs<In, Out>& args, Arithmetic<In>* inverse) {
-  const bool packs = packs_of_four(args.width, args.x, args.y, args.grad_y, args.grad_x);
+  const bool packs = in_packs<4>(args.width, args.x, args.y, args.grad_y, args.grad_x);
   const RowGrid grid = row_grid(args.rows, args.width, packs ? 4 : 1);
   const auto kernel = packs ? rms_norm_kernel<4, In, Out, kBackward> : rms_norm_kernel<1, In, Out, kBackward>;
   kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, grid.lanes, inverse);

@@ -33,7 +33,7 @@ __global__ void swiglu_kernel(SwigluArgs<T> args) {
 template <bool kBackward, typename T>
 static void launch(const SwigluArgs<T>& args) {
   if (args.size == 0) return;
-  const bool packs = packs_of_four(args.size, args.gate, args.up, args.y, args.grad_y, args.grad_gate, args.grad_up);
+  const bool packs = in_packs<4>(args.size, args.gate, args.up, args.y, args.grad_y, args.grad_gate, args.grad_up);
   const int64_t of_block = kThreads * (packs ? 4 : 1);
   const auto blocks = static_cast<unsigned>(std::min<int64_t>((args.size + of_block - 1) / of_block, 1 << 16));
   const auto kernel = packs ? swiglu_kernel<4, T, kBackward> : swiglu_kernel<1, T, kBackward>;

@@ -47,7 +47,7 @@ __global__ void unit_norm_kernel(UnitNormArgs<T> args, int lanes) {
 template <bool kBackward, typename T>
 static void launch(const UnitNormArgs<T>& args) {
   if (args.rows == 0) return;
-  const bool packs = packs_of_four(args.width, args.x, args.y, args.grad_y, args.grad_x);
+  const bool packs = in_packs<4>(args.width, args.x, args.y, args.grad_y, args.grad_x);
   const RowGrid grid = row_grid(args.rows, args.width, packs ? 4 : 1);
   const auto kernel = packs ? unit_norm_kernel<4, T, kBackward> : unit_norm_kernel<1, T, kBackward>;
   kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, grid.lanes);
