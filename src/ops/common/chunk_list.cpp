@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ops/common/tensors.h"
+
 namespace oryx::ops {
 
 ChunkList::ChunkList(const Packing& packing, int64_t size, at::Device device)
@@ -91,6 +93,10 @@ at::Tensor ChunkList::join(const at::Tensor& x, at::ScalarType type) const {
   const at::Tensor y = at::empty({this->count(), size_, H, g, d}, options);
   y.copy_(x.permute({0, 3, 1, 2, 4}));
   return y.view({this->count() * size_, H * g, d}).index_select(0, where_);
+}
+
+cuda::Placement ChunkList::placement() const {
+  return {pointer<int64_t>(places_), pointer<int64_t>(where_), uniform_, sequences_, tokens_, size_};
 }
 
 at::Tensor ChunkList::sorted(const at::Tensor& x) const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/common/chunk_places.cuh"
 #include "ops/common/packing.h"
 
 namespace oryx::ops {
@@ -44,16 +45,15 @@ class ChunkList {
   at::Tensor end_grads(const at::Tensor& grads) const;
   at::Tensor initial_grads(const at::Tensor& grads) const;
 
-  // Where tokens stand: the length of all sequences, when they have one, and else [chunks * size] the token of each
-  // place (N: none) and [N] the place of each token.
-  int64_t uniform() const { return uniform_; }
-  const at::Tensor& places() const { return places_; }
-  const at::Tensor& where() const { return where_; }
+  // Where tokens stand, for kernels; tensors are undefined, pointers null, when all sequences have one length.
+  cuda::Placement placement() const;
+  const at::Tensor& order() const { return order_; }  // [B] the sequence of each place in the list's order, likewise
 
  private:
-  int64_t size_, sequences_, tokens_, uniform_ = 0;
-  std::vector<int64_t> first_{0};  // [steps + 1]
-  // Absent for uniform lengths, where slices do.
+  int64_t size_, sequences_, tokens_, uniform_ = 0;  // uniform: the length of all sequences when they have one
+  std::vector<int64_t> first_{0};                    // [steps + 1]
+  // Absent for uniform lengths, where slices do. places [chunks * size]: the token of each place (N: none); where [N]:
+  // the place of each token.
   at::Tensor places_, where_, order_, begin_rows_, final_rows_, end_grad_rows_, initial_grad_rows_;
 };
 

@@ -31,5 +31,8 @@ RecurrenceResult recurrence_cpu(const RecurrenceKind& kind, const RecurrenceInpu
 RecurrenceResult recurrence_autograd_cpu(const RecurrenceKind& kind,
                                          const RecurrenceInputs& in);  // kind: static storage
 RecurrenceResult recurrence_aten(const RecurrenceKind& kind, const RecurrenceInputs& in);
+// With the kernels of recurrence_tiles.h, where they can do it.
+bool can_use_tiles(const RecurrenceKind& kind, const RecurrenceInputs& in);
+RecurrenceResult recurrence_tiles(const RecurrenceKind& kind, const RecurrenceInputs& in);
 
 }  // namespace oryx::ops

@@ -116,6 +116,9 @@ Tensor RecurrenceChunks::empty(at::IntArrayRef sizes) const {
 RecurrenceResult recurrence_aten(const RecurrenceKind& kind, const RecurrenceInputs& in) {
   check_recurrence(kind, in);
   const c10::DeviceGuard guard(in.q.device());
+#ifdef ORYX_CUDA
+  if (can_use_tiles(kind, in)) return recurrence_tiles(kind, in);
+#endif
   if (wants_graph(in.q, in.k, in.v, in.g, in.w, or_undefined(in.initial_state))) {
     auto out = RecurrenceAtenFunction::apply(reinterpret_cast<int64_t>(&kind), in.q, in.k, in.v, in.g, in.w,
                                              in.initial_state, in.cu_seqlens, in.read_index);

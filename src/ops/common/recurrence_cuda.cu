@@ -1,6 +1,7 @@
 #include "ops/common/recurrence_cuda.h"
 
 #include "ops/common/cuda_rows.cuh"
+#include "ops/common/lower_inverse.cuh"
 
 namespace oryx::ops::cuda {
 namespace {
@@ -54,17 +55,6 @@ struct TokenTeams {
     return static_cast<int64_t>(blockIdx.x) * (kThreads >> shift) + (threadIdx.x >> shift);
   }
 };
-
-__device__ __forceinline__ int64_t token_at(const Placement& p, int64_t chunk, int64_t i) {
-  if (p.places) return p.places[chunk * p.C + i] < p.tokens ? p.places[chunk * p.C + i] : -1;
-  const int64_t at = chunk / p.sequences * p.C + i;  // in its sequence
-  return at < p.uniform ? chunk % p.sequences * p.uniform + at : -1;
-}
-__device__ __forceinline__ int64_t place_of(const Placement& p, int64_t token) {
-  if (p.where) return p.where[token];
-  const int64_t at = token % p.uniform;
-  return (at / p.C * p.sequences + token / p.uniform) * p.C + at % p.C;
-}
 
 // A team for each place.
 template <int kPack, typename In, typename T>
@@ -136,34 +126,8 @@ __global__ void decay_scores_kernel(Matrices<const float> scores, const double* 
   });
 }
 
-// A block for each matrix: inverses of its diagonal blocks of 32 by substitution, a lane for each column, then merged
-// to twice their size as (X11 0; -X22 N21 X11, X22). The inverse takes N's place in shared memory.
-constexpr int kBase = 32;
+// A block for each matrix. The inverse takes N's place in shared memory.
 constexpr int kInverseThreads = 256;
-
-// out = sign A B for square matrices of size s in shared memory.
-__device__ __forceinline__ void product_of_blocks(int s, const float* A, int lda, const float* B, int ldb, float sign,
-                                                  float* out, int ldo, int thread, int threads) {
-  const int columns = s / 4, teams = threads / columns;  // a thread takes four columns, `columns` apart
-  const int c = thread % columns;
-  for (int r = thread / columns * 4; r < s; r += teams * 4) {
-    float sums[4][4] = {};
-#pragma unroll 4
-    for (int l = 0; l < s; ++l) {
-      float a[4], b[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) a[e] = A[(r + e) * lda + l], b[e] = B[l * ldb + c + e * columns];
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-#pragma unroll
-        for (int f = 0; f < 4; ++f) sums[e][f] += a[e] * b[f];
-    }
-#pragma unroll
-    for (int e = 0; e < 4; ++e)
-#pragma unroll
-      for (int f = 0; f < 4; ++f) out[(r + e) * ldo + c + f * columns] = sign * sums[e][f];
-  }
-}
 
 template <typename T>
 __global__ void __launch_bounds__(kInverseThreads)
@@ -179,32 +143,7 @@ __global__ void __launch_bounds__(kInverseThreads)
   for (int i = threadIdx.x / size; i < size; i += step)
     shared[i * pitch + j] = j < i && i < C ? row_of(scores, z, i)[j] * decay(G[z * C + i], Gj) * wj : 0.0f;
   __syncthreads();
-  if (threadIdx.x < size) {
-    const int lane = threadIdx.x % kBase;
-    float* const block = shared + threadIdx.x / kBase * kBase * (pitch + 1);
-    float x[kBase];
-#pragma unroll
-    for (int i = 0; i < kBase; ++i) {
-      float sum = i == lane ? 1.0f : 0.0f;
-#pragma unroll
-      for (int l = 0; l < i; ++l) sum -= block[i * pitch + l] * x[l];
-      x[i] = sum;
-    }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kBase; ++i) block[i * pitch + lane] = x[i];
-  }
-  for (int s = kBase; s < size; s *= 2) {
-    const int pairs = size / (2 * s), team = kInverseThreads / pairs, thread = threadIdx.x % team;
-    float* const corner = shared + threadIdx.x / team * 2 * s * (pitch + 1);
-    float* const lower = corner + s * pitch;
-    float* const between = product + threadIdx.x / team * s * s;
-    __syncthreads();
-    product_of_blocks(s, lower, pitch, corner, pitch, 1, between, s, thread, team);  // N21 X11
-    __syncthreads();
-    product_of_blocks(s, lower + s, pitch, between, s, -1, lower, pitch, thread, team);
-  }
-  __syncthreads();
+  invert_unit_lower(shared, size, pitch, product, kInverseThreads);
   for (int i = threadIdx.x / size; i < C && j < C; i += step) row_of(out, z, i)[j] = narrow<T>(shared[i * pitch + j]);
 }
 
@@ -244,15 +183,20 @@ __global__ void row_dots_kernel(Matrices<const T> a, Matrices<const float> b, in
   }
 }
 
-// The chunks of sequence b (in ChunkList's order), from its first or, backward, from its last.
+// The chunks of sequence b, from its first or, backward, from its last, and their rows of states.
 struct Chunks {
   const StatePass& pass;
-  int64_t b, count = 0;
-  __device__ Chunks(const StatePass& pass, int64_t b) : pass(pass), b(b) {
-    while (count < pass.steps && first(count + 1) - first(count) > b) ++count;
+  int64_t b;
+  SequenceChunks of_sequence;
+  int64_t count;
+  __device__ Chunks(const StatePass& pass, int64_t b)
+      : pass(pass),
+        b(b),
+        of_sequence(pass.first, pass.steps, pass.sequences, static_cast<int>(b)),
+        count(of_sequence.count) {}
+  __device__ int64_t chunk(int64_t n) const {
+    return of_sequence.chunk(static_cast<int>(pass.backward ? count - 1 - n : n));
   }
-  __device__ int64_t first(int64_t step) const { return pass.first ? pass.first[step] : step * pass.sequences; }
-  __device__ int64_t chunk(int64_t n) const { return first(pass.backward ? count - 1 - n : n) + b; }
   __device__ int64_t row(int64_t n) const { return chunk(n) + (pass.backward ? 0 : pass.sequences); }
   __device__ int64_t begin_row() const { return pass.backward ? pass.chunks + b : b; }
 };
@@ -411,7 +355,7 @@ void decay_scores(Matrices<const float> scores, const double* G, const float* w,
 template <typename T>
 void unit_lower_inverse(Matrices<const float> scores, const double* G, const float* w, Matrices<T> out) {
   if (scores.batches == 0) return;
-  const int size = std::max<int>(kBase, static_cast<int>(scores.columns));
+  const int size = std::max<int>(kInverseBase, static_cast<int>(scores.columns));
   const int bytes = (size * (size + 1) + size * size / 4) * static_cast<int>(sizeof(float));
   cudaFuncSetAttribute(inverse_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   inverse_kernel<<<static_cast<unsigned>(scores.batches), kInverseThreads, bytes, current_stream()>>>(scores, G, w, out,

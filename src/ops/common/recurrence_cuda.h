@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "ops/common/bf16.h"
+#include "ops/common/chunk_places.cuh"
 
 namespace oryx::ops::cuda {
 
@@ -17,12 +18,6 @@ struct Matrices {
   int64_t batch, row;  // elements from one to the next
 };
 
-// Where tokens stand in chunks of C (ChunkList): `places` [chunks, C] names each place's token, or `tokens` where there
-// is none, and `where` [tokens] each token's place; both are null when all sequences are `uniform` long.
-struct Placement {
-  const int64_t *places, *where;
-  int64_t uniform, sequences, tokens, C;
-};
 // out [chunks H, group C, dim] from x [rows, H group, dim]; zero where there is no token, or row_of_token [tokens]
 // (null: the token itself) is negative.
 template <typename In, typename T>

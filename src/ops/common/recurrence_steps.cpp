@@ -56,19 +56,10 @@ void pass_states_fused(const RecurrenceChunks& x, const Tensor& A, const Tensor&
                      .before_batch = before.defined() ? before.stride(0) : 0});
 }
 
-cuda::Placement placement(const ChunkList& list) {
-  return {pointer<int64_t>(list.places()),
-          pointer<int64_t>(list.where()),
-          list.uniform(),
-          list.sequences(),
-          list.tokens(),
-          list.size()};
-}
-
 void cut_fused(const RecurrenceChunks& x, const Tensor& from, const Tensor& row_of_token, const Tensor& to) {
   const Tensor rows = from.contiguous();
   const auto run = [&]<typename In, typename T>() {
-    cuda::cut<In, T>(placement(x.list), pointer<In>(rows), pointer<int64_t>(row_of_token), x.Hkv, matrices<T>(to));
+    cuda::cut<In, T>(x.list.placement(), pointer<In>(rows), pointer<int64_t>(row_of_token), x.Hkv, matrices<T>(to));
   };
   if (to.scalar_type() == at::kBFloat16) return run.template operator()<Bf16, Bf16>();
   if (to.scalar_type() == at::kDouble) return run.template operator()<float, double>();
@@ -80,7 +71,7 @@ Tensor join_fused(const RecurrenceChunks& x, const Tensor& from, const Tensor& r
   const int64_t rows = read.defined() ? read.numel() : x.list.tokens();
   const Tensor out = at::empty({rows, x.Hkv * from.size(1) / x.C, from.size(2)}, from.options().dtype(type));
   const auto run = [&]<typename In, typename T>() {
-    cuda::join<In, T>(placement(x.list), matrices<const In>(from), pointer<int64_t>(read), rows, x.Hkv,
+    cuda::join<In, T>(x.list.placement(), matrices<const In>(from), pointer<int64_t>(read), rows, x.Hkv,
                       static_cast<float>(sign), mutable_pointer<T>(out));
   };
   if (from.scalar_type() == at::kBFloat16)
