@@ -54,6 +54,8 @@ std::string lay_over(const Json& entry, const std::string& source, Json& recipe)
   for (const char* table : {"model", "mixing", "train"}) {
     if (!fields.has(table)) continue;
     require(entry[table].is_object(), "{}: '{}' must be a table", where, table);
+    if (table == std::string_view("mixing") && entry[table].contains("strategy"))  // parts of the common one go
+      recipe[table].merge_patch({{"phases", nullptr}, {"weights", nullptr}});
     recipe[table].merge_patch(entry[table]);
   }
   for (const char* key : kCommonKeys)

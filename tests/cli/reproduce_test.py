@@ -31,6 +31,14 @@ pairs = 3
 length = 64
 vocab = 64
 weight = 0.5
+[mixing]
+strategy = "phases"
+[[mixing.phases]]
+until = 0.5
+strategy = "random"
+chunk = 64
+[[mixing.phases]]
+strategy = "random"
 [train]
 tokens = 4096
 batch_tokens = 512

@@ -62,7 +62,9 @@ class Cuda(unittest.TestCase):
         # Ragged and of one length, whole chunks and not, chunks of every size (they follow dims and lengths).
         cases = [(LENGTHS, None, 16, 24), (LENGTHS, READ, 16, 24), ([150, 150], None, 16, 24), ([128, 128], None, 96, 72),
                  ([300, 1], torch.arange(2, 300, 50), 128, 128), ([1, 1, 1], None, 64, 64), ([0, 0], None, 16, 16),
-                 ([200, 0, 130], None, 32, 40), ([64, 192], READ, 128, 20)]
+                 ([200, 0, 130], None, 32, 40), ([64, 192], READ, 128, 20),
+                 # In bfloat16 these take the kernels of recurrence_tiles.h.
+                 (LENGTHS, READ, 64, 64), ([190, 190], None, 64, 64), (LENGTHS, None, 128, 128)]
         for lengths, read, kd, vd in cases:
             n = sum(lengths)
             rows = n if read is None else len(read)
