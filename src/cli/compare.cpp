@@ -1,5 +1,6 @@
 #include <csignal>
 #include <cstdio>
+#include <optional>
 
 #include "cli/compare_report.h"
 #include "cli/comparison_run.h"
@@ -34,20 +35,19 @@ void add_compare(CLI::App& app, Common& common) {
     Comparison comparison = Comparison::load(path, options->set);
     const fs::path out = options->out.empty() ? "out" / path.stem() : fs::path(options->out);
     make_out_folder(out, "compare");
-    if (!options->run.empty()) {
-      const auto [model, seed] = parse_run(options->run, comparison);
-      ComparisonRun(std::move(comparison), out, true, common.torch_device()).run_one(model, seed);
-      return;
-    }
-    const RunLock lock(out);
-    ComparisonRun compare(std::move(comparison), out, options->resume, common.torch_device());
-    const int signal = run_all(compare, {"compare", options->comparison}, options->set, options->jobs, common);
-    if (common.json)
+    const bool one = !options->run.empty();
+    const auto place = one ? parse_run(options->run, comparison) : std::pair<size_t, size_t>();
+    std::optional<RunLock> lock;
+    if (!one) lock.emplace(out);
+    ComparisonRun compare(std::move(comparison), out, options->resume || one, common.torch_device());
+    const int signal = one ? compare.run_one(place.first, place.second)
+                           : run_all(compare, {"compare", options->comparison}, options->set, options->jobs, common);
+    if (common.json && !one)
       Common::print(compare.results());
-    else if (signal == 0)
-      std::printf("%s\n%s\n", comparison_markdown(compare.results()).c_str(), (out / "comparison.html").c_str());
-    else
+    else if (signal != 0)
       std::fprintf(stderr, "stopped; --resume goes on from there\n");
+    else if (!one)
+      std::printf("%s\n%s\n", comparison_markdown(compare.results()).c_str(), (out / "comparison.html").c_str());
     if (signal == SIGINT) throw Interrupted{};
   });
 }

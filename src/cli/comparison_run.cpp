@@ -15,6 +15,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// In a run's folder: the digest of the tokens that it was trained on.
+constexpr const char* kTokensDigest = "tokens.sha256";
+
 // Of the tokens of up to 64 batches spread over the budget.
 std::string digest(const BatchSource& source, const Recipe& recipe) {
   const int64_t all = recipe.steps() * (recipe.train.batch_tokens / recipe.train.micro_batch_tokens),
@@ -76,12 +79,17 @@ int ComparisonRun::run_one(size_t model_index, size_t seed_index) {
   const int64_t seed = comparison_.seeds[seed_index];
   const fs::path run = run_folder(out_, name, seed);
   const bool trained = resume_ && fs::exists(run / "model" / "config.json");
-  if (trained) check_finished(run, recipe);
+  if (trained) {
+    check_finished(run, recipe);
+    check_tokens(run, seed);
+  }
   if (trained && fs::exists(run / kPositionLosses)) return 0;
   if (!data_) load_data(recipe);
   if (!trained) {
     Progress::say(fmt::format("{}, seed {}", name, seed));
     share_tokenizer(run);
+    check_tokens(run, seed);
+    write_file_atomically(run / kTokensDigest, digests_.at(std::to_string(seed)).get<std::string>());
     train(recipe, {run, resume_, device_});
     // Not TrainResult::stopped_by: the signal may have come in a run's last step.
     if (StopSignal::received() != 0) return StopSignal::received();
@@ -102,6 +110,17 @@ void ComparisonRun::load_data(Recipe recipe) {
           "--out",
           out_.string(), seed);
   digests_[seed] = now;
+}
+
+// Runs may come from different machines.
+void ComparisonRun::check_tokens(const fs::path& run, int64_t seed) {
+  if (!fs::exists(run / kTokensDigest)) return;
+  const std::string key = std::to_string(seed), own = read_text_file(run / kTokensDigest);
+  require(digests_.value(key, own) == own,
+          "{} was trained on other tokens than the other models of seed {}; train it again on their data, in another "
+          "--out",
+          run.string(), seed);
+  digests_[key] = own;
 }
 
 // One that was learned from the text, by load_data.

@@ -19,7 +19,7 @@ class ComparisonRun {
   ComparisonRun(Comparison comparison, std::filesystem::path out, bool resume, at::Device device);
 
   // The signal that ended it early, or 0. Seed by seed, so that the models can be compared early. InputErrors: a
-  // finished run that had another recipe, data that changed since the comparison began.
+  // finished run that had another recipe or other tokens, data that changed since the comparison began.
   int run();
 
   // That of one model and seed, by their places in comparison(), in a process of its own beside others: leaves the
@@ -36,6 +36,7 @@ class ComparisonRun {
 
  private:
   void load_data(Recipe recipe);
+  void check_tokens(const std::filesystem::path& run, int64_t seed);
   void share_tokenizer(const std::filesystem::path& run) const;
   void write_reports();
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "ops/common/chunk_places.cuh"
+#include "ops/common/chunk_places.h"
 #include "ops/common/packing.h"
 
 namespace oryx::ops {

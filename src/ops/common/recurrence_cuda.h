@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "ops/common/bf16.h"
-#include "ops/common/chunk_places.cuh"
+#include "ops/common/chunk_places.h"
 
 namespace oryx::ops::cuda {
 

@@ -16,7 +16,7 @@
 #include <cstdint>
 
 #include "ops/common/bf16.h"
-#include "ops/common/chunk_places.cuh"
+#include "ops/common/chunk_places.h"
 
 namespace oryx::ops::cuda {
 
@@ -32,7 +32,7 @@ struct Recurrence {
   const Bf16 *q, *k, *v;  // [R, H, dim], [N, Hkv, dim]
   const float *g, *w;     // [N, Hkv]
   const float* initial;   // [B, Hkv, dim, dim] or null
-  // Per chunk and head: G, w, e, f [4, 64]; for the delta rule W and y (or V - e K S before T) [64, dim], T [64, 64];
+  // Per chunk and head: G, w, e, f [4, 64]; for the delta rule W and y (before the pass: U) [64, dim], T [64, 64];
   // and the state before it [dim, dim].
   float* gates;
   Bf16 *W, *y, *T, *before;
