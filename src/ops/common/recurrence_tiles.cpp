@@ -10,7 +10,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "ops/common/chunk_list.h"
-#include "ops/common/recurrence_aten.h"
+#include "ops/common/recurrence.h"
 #include "ops/common/tensors.h"
 
 namespace oryx::ops {
