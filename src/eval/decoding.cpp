@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "eval/prefix_tree.h"
+#include "ops/common/packing.h"
 
 namespace oryx {
 namespace {
@@ -43,7 +44,7 @@ class Batch {
                                   live_.push_back({begin_ + s, segment.cache->fork(), -1});
                                 }
                             if (rows.empty()) return;
-                            const at::Tensor index = at::tensor(rows, at::kLong).to(model_.device());
+                            const at::Tensor index = ops::upload(rows, model_.device());
                             const auto chosen = most_probable(model_, hidden.index_select(0, index));
                             for (size_t i = 0; i < chosen.size(); ++i)
                               live_[live_.size() - chosen.size() + i].next = chosen[i];
@@ -67,8 +68,7 @@ class Batch {
       caches.push_back(&live.cache);
     }
     const SequenceLayout layout(std::move(specs), model_.config().num_hidden_layers, model_.device());
-    const auto chosen =
-        most_probable(model_, model_.hidden(at::tensor(tokens, at::kLong).to(model_.device()), layout, caches));
+    const auto chosen = most_probable(model_, model_.hidden(at::tensor(tokens), layout, caches));
     for (size_t i = 0; i < chosen.size(); ++i) live_[i].next = chosen[i];
     take();
   }

@@ -148,7 +148,7 @@ class Reader {
       tokens.insert(tokens.end(), s.tokens.begin() + node->begin, s.tokens.begin() + node->end);
     }
     const SequenceLayout layout(std::move(specs), model_.config().num_hidden_layers, model_.device(), rows);
-    const at::Tensor ids = at::tensor(tokens, at::kLong).to(model_.device());
+    const at::Tensor ids = at::tensor(tokens);
     visit_(cached ? model_.hidden(ids, layout, written) : model_.hidden_after(past, ids, layout), segments);
     std::vector<Child> children;
     for (size_t i = 0; i < batch.size(); ++i)

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "ops/common/packing.h"
 
 namespace oryx {
 
@@ -25,7 +26,6 @@ RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task,
   c10::NoGradGuard no_grad;
   const int64_t layers = model.config().num_hidden_layers;
   const RecallSource source(task, std::max<int64_t>(task.length, 8192), seed);
-  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
   RecallResult result;
   Progress progress("recall, " + policy.text(), examples);
   int64_t right = 0;
@@ -47,9 +47,10 @@ RecallResult evaluate_recall(const LanguageModel& model, const RecallTask& task,
       attended += schedule.attention_fraction(layers);
       sequences.push_back({std::move(schedule)});
     }
-    const at::Tensor hidden = model.hidden(longs(tokens), {std::move(sequences), layers, model.device()});
-    const at::Tensor guess = model.logits(hidden.index_select(0, longs(rows))).argmax(-1);
-    right += (guess == longs(values)).sum().item<int64_t>();
+    const at::Tensor hidden = model.hidden(at::tensor(tokens), {std::move(sequences), layers, model.device()});
+    const at::Tensor index = ops::upload(rows, model.device());
+    const at::Tensor guess = model.logits(hidden.index_select(0, index)).argmax(-1).cpu();
+    right += (guess == at::tensor(values)).sum().item<int64_t>();
     result.queries += static_cast<int64_t>(rows.size());
     progress.update(result.examples);
   }

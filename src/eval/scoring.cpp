@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "eval/prefix_tree.h"
+#include "ops/common/packing.h"
 
 namespace oryx {
 namespace {
@@ -47,13 +48,13 @@ class Scorer {
   };
 
   void score(const at::Tensor& hidden, const std::vector<Prediction>& predictions) {
-    const auto longs = [&](int64_t Prediction::*member, size_t begin, size_t end) {
-      std::vector<int64_t> x;
-      for (size_t i = begin; i < end; ++i) x.push_back(predictions[i].*member);
-      return at::tensor(x, at::kLong).to(model_.device());
-    };
-    const at::Tensor rows = hidden.index_select(0, longs(&Prediction::row, 0, predictions.size()));
-    const auto scores = model_.log_probs(rows, longs(&Prediction::target, 0, predictions.size()));
+    std::vector<int64_t> places, targets;
+    for (const Prediction& prediction : predictions) {
+      places.push_back(prediction.row);
+      targets.push_back(prediction.target);
+    }
+    const at::Tensor rows = hidden.index_select(0, ops::upload(places, model_.device()));
+    const auto scores = model_.log_probs(rows, at::tensor(targets));
     const at::Tensor p = std::get<0>(scores).to(at::kCPU, at::kDouble),
                      best = std::get<1>(scores).to(at::kCPU, at::kDouble);
     std::vector<std::pair<size_t, size_t>> perhaps;  // predictions of sequences that may be greedy

@@ -50,7 +50,7 @@ void Generator::feed(const std::vector<int64_t>& tokens) {
   attended_ += schedule.attention_fraction(layers) * static_cast<double>(schedule.length());
   const SequenceLayout layout({{schedule, cache_.length()}}, layers, model_.device());
   Cache* cache = &cache_;
-  const at::Tensor hidden = model_.hidden(at::tensor(tokens, at::kLong).to(model_.device()), layout, {&cache, 1});
+  const at::Tensor hidden = model_.hidden(at::tensor(tokens), layout, {&cache, 1});
   logits_ = model_.logits(hidden.select(0, hidden.size(0) - 1));
   drop_what_is_over();
 }

@@ -20,10 +20,6 @@ namespace {
 constexpr int64_t kBatchTokens = 8192;
 constexpr int64_t kMaxChunk = int64_t{1} << 20;
 
-at::Tensor longs(const std::vector<int64_t>& x, const LanguageModel& model) {
-  return at::tensor(x, at::kLong).to(model.device());
-}
-
 std::vector<double> doubles(const at::Tensor& x) {
   const at::Tensor y = at::nan_to_num(x.to(at::kCPU, at::kDouble)).contiguous();  // NaN has no place in an order
   return {y.const_data_ptr<double>(), y.const_data_ptr<double>() + y.numel()};
@@ -70,7 +66,7 @@ class ScoreRouter : public SequenceRouter {
     Cache* cache = &scout_;
     std::vector<float> repeats;
     repeats_.read(tokens, repeats);
-    const auto scores = doubles(score_(model_, {model_.hidden(longs(tokens, model_), layout, {&cache, 1}), repeats}));
+    const auto scores = doubles(score_(model_, {model_.hidden(at::tensor(tokens), layout, {&cache, 1}), repeats}));
     std::vector<Span> spans;
     if (first) {
       router_.save({scores.data(), scores.size() - 1});
@@ -124,7 +120,7 @@ class BudgetPolicy : public Policy {
       sequences.push_back({MixerSchedule::uniform(mode, static_cast<int64_t>(request.tokens.size()))});
     }
     const SequenceLayout layout(std::move(sequences), model.config().num_hidden_layers, model.device());
-    return model.hidden(longs(tokens, model), layout);
+    return model.hidden(at::tensor(tokens), layout);
   }
 
   RoutingBudget budget_;
@@ -200,7 +196,7 @@ class OraclePolicy : public BudgetPolicy {
         targets.insert(targets.end(), request.targets.begin(), request.targets.end());
       }
     }
-    const at::Tensor wanted = longs(targets, model);
+    const at::Tensor wanted = at::tensor(targets);
     return model.losses(hidden(model, requests, Mode::recurrent), wanted) -
            model.losses(hidden(model, requests, Mode::attention), wanted);
   }

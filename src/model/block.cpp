@@ -143,19 +143,22 @@ at::Tensor Block::recurrent(const at::Tensor& h, const Written& written, const S
 }
 
 void Block::stage_rows(const Written& written, const SequenceLayout& layout, std::span<Cache* const> caches) const {
+  Cache::Copies copies;
   for (size_t b = 0; b < caches.size(); ++b) {
     const auto rows = [&](const at::Tensor& x) {
       return x.defined() ? x.detach().slice(0, layout.begins()[b], layout.begins()[b + 1]) : x;
     };
     caches[b]->stage(layer_, Cache::Rows{rows(written.k), rows(written.v), rows(written.g), rows(written.w),
-                                         rows(written.k_input), rows(written.v_input)});
+                                         rows(written.k_input), rows(written.v_input)},
+                      copies);
   }
+  copies.run();
 }
 
 void Block::stage_ends(const Written& written, const at::Tensor& final_state, std::span<Cache* const> caches) const {
   for (size_t b = 0; b < caches.size(); ++b) {
     const auto one = [&](const at::Tensor& x) {
-      return x.defined() ? x.detach().select(0, static_cast<int64_t>(b)).clone() : x;
+      return x.defined() ? x.detach().select(0, static_cast<int64_t>(b)) : x;
     };
     caches[b]->stage(layer_, Cache::Ends{one(written.k_tail), one(written.v_tail), one(final_state)});
   }

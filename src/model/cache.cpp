@@ -1,5 +1,6 @@
 #include "model/cache.h"
 
+#include <ATen/ops/_foreach_copy.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -138,27 +139,37 @@ void Cache::truncate(int64_t n) {
   length_ = n;
 }
 
-void Cache::append(at::Tensor& buffer, const at::Tensor& rows) const {
+void Cache::Copies::add(const at::Tensor& to, const at::Tensor& from) {
+  auto group = std::ranges::find(groups_, to.scalar_type(), &Group::type);
+  if (group == groups_.end()) group = groups_.insert(group, Group{to.scalar_type(), {}, {}});
+  group->to.push_back(to), group->from.push_back(from);
+}
+
+void Cache::Copies::run() const {
+  for (const Group& group : groups_) at::_foreach_copy_(group.to, group.from);
+}
+
+void Cache::append(at::Tensor& buffer, const at::Tensor& rows, Copies& copies) const {
   if (!buffer.defined()) return;
   const int64_t needed = length_ + rows.size(0);
   if (buffer.size(0) < needed) {
     auto shape = buffer.sizes().vec();
     shape[0] = std::max(needed, buffer.size(0) * 2);
     at::Tensor larger = at::empty(shape, buffer.options());
-    larger.slice(0, 0, length_).copy_(buffer.slice(0, 0, length_));
+    if (length_ > 0) copies.add(larger.slice(0, 0, length_), buffer.slice(0, 0, length_));
     buffer = larger;
   }
-  buffer.slice(0, length_, needed).copy_(rows);
+  copies.add(buffer.slice(0, length_, needed), rows);
 }
 
-void Cache::stage(int64_t index, const Rows& rows) {
+void Cache::stage(int64_t index, const Rows& rows, Copies& copies) {
   Layer& layer = layers_[index];
-  append(layer.k, rows.k);
-  append(layer.v, rows.v);
-  append(layer.g, rows.g);
-  append(layer.w, rows.w);
-  append(layer.k_input, rows.k_input);
-  append(layer.v_input, rows.v_input);
+  append(layer.k, rows.k, copies);
+  append(layer.v, rows.v, copies);
+  append(layer.g, rows.g, copies);
+  append(layer.w, rows.w, copies);
+  append(layer.k_input, rows.k_input, copies);
+  append(layer.v_input, rows.v_input, copies);
 }
 
 void Cache::stage(int64_t index, const Ends& ends) {

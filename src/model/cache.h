@@ -66,7 +66,20 @@ class Cache {
   struct Ends {
     at::Tensor k_tail, v_tail, state;  // after the last token
   };
-  void stage(int64_t layer, const Rows& rows);
+  // Copies that are made together: on a GPU the call of one costs more than what it moves.
+  class Copies {
+   public:
+    void add(const at::Tensor& to, const at::Tensor& from);
+    void run() const;
+
+   private:
+    struct Group {
+      at::ScalarType type;
+      std::vector<at::Tensor> to, from;
+    };
+    std::vector<Group> groups_;
+  };
+  void stage(int64_t layer, const Rows& rows, Copies& copies);
   void stage(int64_t layer, const Ends& ends);
   void commit(int64_t n);
 
@@ -77,7 +90,7 @@ class Cache {
     at::Tensor next_k_tail, next_v_tail, next_state;
   };
   at::Tensor view(const at::Tensor& buffer, int64_t staged = 0) const;
-  void append(at::Tensor& buffer, const at::Tensor& rows) const;
+  void append(at::Tensor& buffer, const at::Tensor& rows, Copies& copies) const;
   at::Tensor tail_at(const at::Tensor& inputs, int64_t n) const;
 
   ModelConfig config_;

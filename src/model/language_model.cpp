@@ -109,7 +109,7 @@ at::Tensor LanguageModel::run(const at::Tensor& tokens, const SequenceLayout& la
   if (tokens.numel() == 0)
     return at::empty({0, config_.hidden_size}, weights_.front().second.options().dtype(compute_).requires_grad(false));
   const auto residual = ops::accumulate_type(compute_);
-  Residual x{at::embedding(weight("model.embed_tokens.weight"), tokens).to(residual), {}};
+  Residual x{at::embedding(weight("model.embed_tokens.weight"), ops::index_on(tokens, device())).to(residual), {}};
   std::shared_ptr<const RecomputedRun> again;
   if (RecomputeGuard::on() && x.x.requires_grad() && caches.past.empty())
     again = std::make_shared<const RecomputedRun>(RecomputedRun{*this, layout});

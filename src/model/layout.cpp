@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "ops/common/packing.h"
 
 namespace oryx {
 
@@ -69,12 +70,11 @@ LayerReads SequenceLayout::make_reads(int64_t layer, at::Device device, const st
   reads.recurrent_count = static_cast<int64_t>(recurrent.size());
   for (int64_t& row : merge)
     if (row < 0) row = reads.attention_count + ~row;
-  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(device); };
-  if (reads.attention_count < num_tokens()) reads.attention = longs(attention);
-  if (reads.recurrent_count < num_tokens()) reads.recurrent = longs(recurrent);
-  if (reads.attention_count > 0 && reads.recurrent_count > 0) reads.merge = longs(merge);
-  if (reads.attention_count < key_begins_.back()) reads.attention_keys = longs(attention_keys);
-  if (wanted) reads.wanted = longs(*wanted);
+  if (reads.attention_count < num_tokens()) reads.attention = ops::upload(attention, device);
+  if (reads.recurrent_count < num_tokens()) reads.recurrent = ops::upload(recurrent, device);
+  if (reads.attention_count > 0 && reads.recurrent_count > 0) reads.merge = ops::upload(merge, device);
+  if (reads.attention_count < key_begins_.back()) reads.attention_keys = ops::upload(attention_keys, device);
+  if (wanted) reads.wanted = ops::upload(*wanted, device);
   return reads;
 }
 

@@ -25,8 +25,7 @@ struct Reading {
 
 Reading read(const LanguageModel& model, const Batch& batch) {
   c10::NoGradGuard no_grad;
-  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
-  const at::Tensor tokens = longs(batch.tokens), targets = longs(batch.targets);
+  const at::Tensor tokens = at::tensor(batch.tokens), targets = at::tensor(batch.targets);
   const auto hidden = [&](Mode mode) { return model.hidden(tokens, batch_layout(model, batch, mode)); };
   const at::Tensor recurrent = hidden(Mode::recurrent);
   return {read_tokens(batch, recurrent),

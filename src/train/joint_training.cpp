@@ -22,10 +22,6 @@ constexpr double kLeastFraction = 0.02, kMostFraction = 0.2;
 constexpr uint64_t kPlacementPurpose = 0x6761746564;
 constexpr double kWarmup = 0.05;
 
-at::Tensor longs(const std::vector<int64_t>& x, const LanguageModel& model) {
-  return at::tensor(x, at::kLong).to(model.device());
-}
-
 SequenceLayout mixed(const LanguageModel& model, const Batch& batch, const at::Tensor& guess,
                      const MixingStrategy& mixing, const JointTrainingOptions& options, int64_t step, double progress) {
   const at::Tensor scores = guess.to(at::kCPU, at::kDouble).contiguous();
@@ -49,7 +45,7 @@ Json JointTrainingReport::to_json() const {
 
 JointLosses joint_losses(const LanguageModel& model, const Gate& gate, const Batch& batch, const MixingStrategy& mixing,
                          const JointTrainingOptions& options, int64_t step, double progress) {
-  const at::Tensor tokens = longs(batch.tokens, model), targets = longs(batch.targets, model);
+  const at::Tensor tokens = at::tensor(batch.tokens), targets = at::tensor(batch.targets);
   const double count = static_cast<double>(std::max<int64_t>(1, batch.target_count()));
   const at::Tensor hidden = model.hidden(tokens, batch_layout(model, batch, Mode::recurrent));
   const at::Tensor recurrent = model.losses(hidden, targets);

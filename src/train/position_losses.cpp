@@ -13,7 +13,6 @@ Json position_losses(const LanguageModel& model, const TrainingData& data, int64
   c10::NoGradGuard no_grad;
   const ModelConfig& config = model.config();
   const int64_t width = (context + 15) / 16, buckets = (context + width - 1) / width;
-  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
   Json out = Json::array();
   for (int64_t i = 0; i < buckets; ++i) {
     const int64_t begin = i * width, end = std::min(context, begin + width);
@@ -27,7 +26,7 @@ Json position_losses(const LanguageModel& model, const TrainingData& data, int64
       const Batch batch = data.valid_batch(i);
       const SequenceLayout layout = batch_layout(model, batch, mode);
       const at::Tensor losses =
-          model.losses(model.hidden(longs(batch.tokens), layout), longs(batch.targets)).to(at::kCPU).contiguous();
+          model.losses(model.hidden(at::tensor(batch.tokens), layout), at::tensor(batch.targets)).cpu().contiguous();
       const auto* loss = losses.const_data_ptr<float>();
       for (int64_t b = 0; b < batch.sequences(); ++b) {
         for (int32_t t = batch.cu_seqlens[b]; t < batch.cu_seqlens[b + 1]; ++t) {

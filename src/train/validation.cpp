@@ -24,8 +24,7 @@ SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch, Mode
 }
 
 at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout) {
-  const auto longs = [&](const std::vector<int64_t>& x) { return at::tensor(x, at::kLong).to(model.device()); };
-  return model.losses(model.hidden(longs(batch.tokens), layout), longs(batch.targets)).sum();
+  return model.losses(model.hidden(at::tensor(batch.tokens), layout), at::tensor(batch.targets)).sum();
 }
 
 Json validation_losses(const LanguageModel& model, const TrainingData& data, const Recipe& recipe,

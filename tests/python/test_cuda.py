@@ -165,7 +165,14 @@ class Cuda(unittest.TestCase):
         for words in (300, 40003):
             targets = torch.randint(0, words, (N,))
             targets[::5] = -100
-            self.compare(lambda h, w: ops.linear_cross_entropy(h, w, targets.to(h.device)), [normal(N, 32), normal(words, 32)])
+            for device in ("cuda", "cpu"):  # of the targets
+                self.compare(lambda h, w: ops.linear_cross_entropy(h, w, targets.to(device) if h.is_cuda else targets),
+                             [normal(N, 32), normal(words, 32)])
+        h, w = normal(N, 32).cuda(), normal(300, 32).cuda()
+        wrong = torch.where(torch.arange(N) == 3, 300, 1)
+        self.assertEqual(ops.linear_cross_entropy(h, w, wrong.cuda()).isnan().nonzero().flatten().tolist(), [3])
+        with self.assertRaisesRegex(RuntimeError, "targets must lie in"):
+            ops.linear_cross_entropy(h, w, wrong)
 
     def test_wrong_device(self):
         q = normal(N, 4, 16).cuda()

@@ -33,8 +33,9 @@ void check(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t
   check_like(kOp, "weight", weight, h);
   check_shape(kOp, "targets", targets, {h.size(0)});
   TORCH_CHECK(targets.scalar_type() == at::kLong, kOp, ": targets must be int64, but is ", targets.scalar_type());
-  TORCH_CHECK(targets.device() == h.device(), kOp, ": targets must be on ", h.device(), " like h, but is on ",
-              targets.device());
+  TORCH_CHECK(targets.is_cpu() || targets.device() == h.device(), kOp, ": targets must be on ", h.device(),
+              " like h or on the CPU, but is on ", targets.device());
+  if (!targets.is_cpu()) return;  // to look at them would be to wait for all that is queued there
   const Tensor outside = targets.lt(0).logical_or_(targets.ge(weight.size(0))).logical_and_(targets.ne(ignore_index));
   if (!at::any(outside).item<bool>()) return;
   const int64_t at = outside.nonzero()[0].item<int64_t>();
@@ -44,7 +45,8 @@ void check(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t
 
 // The tokens that count, and how they and the vocabulary are cut.
 struct Problem {
-  Tensor kept;                // their indices, undefined when all do
+  Tensor kept;                // their indices on the device, undefined when all do
+  Tensor ignored;             // of targets that lie on a GPU, where none are left out: which do not count
   Tensor h, weight, targets;  // contiguous
   int64_t tokens, words;      // of a block
   at::ScalarType acc;
@@ -52,11 +54,20 @@ struct Problem {
   Problem(const Tensor& h_in, const Tensor& weight_in, const Tensor& targets_in, int64_t ignore_index)
       : weight(weight_in.contiguous()), acc(accumulate_type(h_in.scalar_type())) {
     const Tensor counts = targets_in.ne(ignore_index);
-    if (!counts.all().item<bool>()) kept = counts.nonzero().squeeze(1);
-    h = take(h_in), targets = take(targets_in);
-    // On the CPU a block stays in cache between the product and what follows it; a GPU wants larger ones.
+    if (!targets_in.is_cpu()) {
+      ignored = counts.logical_not();
+      targets = targets_in.contiguous();
+    } else if (counts.all().item<bool>()) {
+      targets = index_on(targets_in, h_in.device()).contiguous();
+    } else {
+      const Tensor indices = counts.nonzero().squeeze(1);
+      targets = index_on(targets_in.index_select(0, indices), h_in.device());
+      kept = index_on(indices, h_in.device());
+    }
+    h = take(h_in);
+    // A block stays in cache between the product and what follows it; a GPU's holds larger ones, of which it wants few.
     const int64_t all = h.size(0) * weight.size(0), small = int64_t{1} << 20, large = int64_t{1} << 24;
-    const int64_t logits = h.is_cpu() ? small : std::max(small, std::min(large, all / 32));
+    const int64_t logits = h.is_cpu() ? small : std::max(small, std::min(large, all / 16));
     tokens = std::max<int64_t>(1, std::min<int64_t>(h.size(0), h.is_cpu() ? 1024 : 4096));
     words = std::min(weight.size(0), logits / tokens);
   }
@@ -64,6 +75,8 @@ struct Problem {
   Tensor take(const Tensor& x) const { return kept.defined() ? x.index_select(0, kept) : x.contiguous(); }
   int64_t count() const { return h.size(0); }
   Tensor vector(double value) const { return at::full({count()}, value, h.options().dtype(acc)); }
+  // A number for each token that counts, with 0 where a target is ignored.
+  Tensor masked(const Tensor& x) const { return ignored.defined() ? x.masked_fill(ignored, 0) : x; }
 
   // work(first, words) for each block of the vocabulary, its rows of the weight from `first` on.
   template <typename Work>
@@ -117,6 +130,10 @@ struct LogitSums {
       });
     });
     lse = sum.log().add_(maximum);
+    // Targets on a GPU were not checked: a wrong one shows in its loss.
+    if (p.ignored.defined())
+      target.masked_fill_(p.targets.lt(0).logical_or_(p.targets.ge(p.weight.size(0))),
+                          std::numeric_limits<double>::quiet_NaN());
   }
 };
 
@@ -129,7 +146,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     ctx->saved_data["ignore_index"] = ignore_index;
     ctx->saved_data["kernels"] = kernels_address;
     ctx->save_for_backward({h, weight, targets, sums.lse});
-    const Tensor loss = sums.lse.sub(sums.target);
+    const Tensor loss = p.masked(sums.lse.sub(sums.target));
     return p.kept.defined() ? at::zeros({h.size(0)}, loss.options()).index_copy_(0, p.kept, loss) : loss;
   }
 
@@ -139,7 +156,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const Tensor &h = saved[0], &weight = saved[1], &lse = saved[3];
     const auto& kernels = *reinterpret_cast<const LogitKernels*>(ctx->saved_data["kernels"].toInt());
     const Problem p(h, weight, saved[2], ctx->saved_data["ignore_index"].toInt());
-    const Tensor upstream = p.take(grads[0]);
+    const Tensor upstream = p.masked(p.take(grads[0]));
     const bool exact = h.scalar_type() == p.acc;  // products can be added up in the inputs' type
     Tensor grad_h, grad_weight;
     if (ctx->needs_input_grad(0)) grad_h = at::zeros(p.h.sizes(), p.h.options().dtype(p.acc));
@@ -221,8 +238,8 @@ std::tuple<Tensor, Tensor> blocked_linear_log_probs(const LogitKernels& kernels,
                                                     const Tensor& targets) {
   constexpr int64_t kNone = -1;  // no target may be ignored
   check(h, weight, targets, kNone);
-  TORCH_CHECK(!at::any(targets.eq(kNone)).item<bool>(), "oryx::linear_log_probs: targets must lie in [0, ",
-              weight.size(0), ")");
+  TORCH_CHECK(!targets.is_cpu() || !at::any(targets.eq(kNone)).item<bool>(),
+              "oryx::linear_log_probs: targets must lie in [0, ", weight.size(0), ")");
   const c10::DeviceGuard guard(h.device());
   c10::NoGradGuard no_grad;
   const LogitSums sums(kernels, Problem(h, weight, targets, kNone));

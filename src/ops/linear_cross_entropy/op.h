@@ -14,12 +14,14 @@ namespace oryx::ops {
 // sum, and computed again in the backward pass, whose gradient of the logits is softmax - onehot (Wijmans et al., "Cut
 // Your Losses in Large-Vocabulary Language Models", arXiv 2411.09009, section 4, without its filtering of gradients).
 //   h [N, D]; weight [V, D]   float32, bfloat16 or float64, alike
-//   targets [N]               int64, in [0, V) or ignore_index
+//   targets [N]               int64, in [0, V) or ignore_index; on h's device or on the CPU
 // Returns loss [N], float32 (float64 for float64 inputs). Logits are a matrix product in the inputs' dtype; all after
 // it is float32 (float64). Gradients for h and weight for any gradient of the loss; no second derivatives. Beside
-// inputs, outputs and gradients it takes a few blocks of 2^20 logits, and another [N, D] where tokens are ignored:
-// those are left out of all products. With bfloat16 inputs h's gradient is summed in float32, and keeps that memory.
-// Throws c10::Error naming the argument when a shape, dtype, device or target is not as above.
+// inputs, outputs and gradients it takes a few blocks of 2^20 logits (on a GPU a sixteenth of all, 2^24 at most), and
+// another [N, D] where tokens are ignored: those are left out of all products. With bfloat16 inputs h's gradient is
+// summed in float32, and keeps that memory. Throws c10::Error naming the argument when a shape, dtype, device or target
+// is not as above. Targets on a GPU are not looked at, which would wait for it: a wrong one's loss is NaN, and those to
+// ignore go through the products with weight 0.
 at::Tensor linear_cross_entropy(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
                                 int64_t ignore_index = -100);
 
