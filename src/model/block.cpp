@@ -11,10 +11,11 @@
 #include <cmath>
 
 #include "model/language_model.h"
+#include "model/linears.h"
 #include "model/recurrence.h"
 #include "ops/attention/op.h"
 #include "ops/common/packing.h"
-#include "ops/common/products.h"
+#include "ops/common/tensors.h"
 #include "ops/gated_rms_norm/op.h"
 #include "ops/rms_norm/op.h"
 #include "ops/short_conv/op.h"
@@ -57,16 +58,55 @@ at::Tensor Block::weight(const std::string& name) const {
   return parameter(name).to(model_.compute_type());
 }
 
-at::Tensor Block::project(const at::Tensor& h, const std::string& name, int64_t heads) const {
-  const at::Tensor y = ops::linear(h, weight(name));
-  return heads > 0 ? y.view({h.size(0), heads, y.size(1) / heads}) : y;
+std::vector<at::Tensor> Block::normed_linears(const Residual& residual, const char* norm,
+                                              const std::vector<Linear>& layers, const std::optional<at::Tensor>& order,
+                                              at::Tensor& sum) const {
+  const at::Tensor norm_weight = parameter(norm);
+  if (!ops::wants_graph(residual.x, ops::or_undefined(residual.delta), norm_weight)) {  // addition and norm in one pass
+    at::Tensor h;
+    std::tie(sum, h) = residual.normed(model_, norm_weight);
+    return linears([&](const auto&) { return h; }, {}, layers);
+  }
+  sum = residual.sum();
+  const auto function = [eps = config_.rms_norm_eps, type = model_.compute_type()](const std::vector<at::Tensor>& in) {
+    return ops::rms_norm(in[0], in[1], eps, 1.0, type);
+  };
+  return linears(function, {sum, norm_weight}, layers, order);
 }
 
-Block::Written Block::write(const at::Tensor& h, const SequenceLayout& layout, CacheUse caches) const {
-  const int64_t Hkv = config_.num_key_value_heads;
+Block::Projected Block::project(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const {
+  const LayerReads& reads = layout.reads(layer_);
+  const int64_t H = config_.num_attention_heads;
+  Projected out;
+  std::vector<at::Tensor*> outputs;
+  std::vector<Linear> layers;
+  const auto add = [&](at::Tensor& to, const char* name, const std::optional<at::Tensor>& rows = std::nullopt) {
+    outputs.push_back(&to);
+    layers.push_back({parameter(name), rows});
+  };
+  add(out.k, "mixer.k_proj.weight");
+  add(out.v, "mixer.v_proj.weight");
+  // Where nothing recurs, gates are for the caches alone.
+  if (const auto mixer = config_.recurrent(); mixer && (reads.recurrent_count > 0 || !caches.written.empty())) {
+    add(out.a, "mixer.recurrent.a_proj.weight");
+    if (mixer != Mixer::mamba2) add(out.b, "mixer.recurrent.b_proj.weight");
+  }
+  if (reads.attention_count > 0) add(out.q_attention, "mixer.attention.q_proj.weight", reads.attention);
+  if (recurs(reads, caches)) add(out.q_recurrent, "mixer.recurrent.q_proj.weight", reads.recurrent);
+  if (reads.count() > 0) add(out.gate, "mixer.gate_proj.weight", reads.wanted);
+  const auto order = reads.wanted ? std::nullopt : reads.merge;
+  const auto results = normed_linears(residual, "mixer_norm.weight", layers, order, out.x);
+  for (size_t i = 0; i < results.size(); ++i) *outputs[i] = results[i];
+  for (at::Tensor* q : {&out.q_attention, &out.q_recurrent, &out.gate})
+    if (q->defined()) *q = q->view({q->size(0), H, q->size(1) / H});
+  return out;
+}
+
+Block::Written Block::write(const Projected& projected, const SequenceLayout& layout, CacheUse caches) const {
+  const int64_t Hkv = config_.num_key_value_heads, N = layout.num_tokens();
   Written out;
-  out.k_input = project(h, "mixer.k_proj.weight", 0);
-  out.v_input = project(h, "mixer.v_proj.weight", 0);
+  out.k_input = projected.k;
+  out.v_input = projected.v;
   std::optional<at::Tensor> k_tails, v_tails;
   if (layout.continues()) {
     std::vector<at::Tensor> k, v;
@@ -79,22 +119,18 @@ Block::Written Block::write(const at::Tensor& h, const SequenceLayout& layout, C
   at::Tensor k, v;
   std::tie(k, out.k_tail) = conv(out.k_input, "mixer.k_conv.weight", k_tails);
   std::tie(v, out.v_tail) = conv(out.v_input, "mixer.v_conv.weight", v_tails);
-  out.k = ops::unit_norm(k.view({h.size(0), Hkv, config_.head_dim}), kUnitEps);
-  out.v = v.view({h.size(0), Hkv, config_.value_head_dim});
-  // Where nothing recurs, gates are for the caches alone.
-  const bool gated = layout.reads(layer_).recurrent_count > 0 || !caches.written.empty();
-  if (const auto mixer = config_.recurrent(); mixer && gated) {
+  out.k = ops::unit_norm(k.view({N, Hkv, config_.head_dim}), kUnitEps);
+  out.v = v.view({N, Hkv, config_.value_head_dim});
+  if (projected.a.defined()) {
     const auto acc = ops::accumulate_type(model_.compute_type());
-    const at::Tensor a = project(h, "mixer.recurrent.a_proj.weight", 0).to(acc) + parameter("mixer.recurrent.dt_bias");
-    const at::Tensor dt = at::softplus(a, 1, 40);
+    const at::Tensor dt = at::softplus(projected.a.to(acc) + parameter("mixer.recurrent.dt_bias"), 1, 40);
     out.g = -parameter("mixer.recurrent.A_log").exp() * dt;
-    out.w = mixer == Mixer::mamba2 ? dt : project(h, "mixer.recurrent.b_proj.weight", 0).to(acc).sigmoid();
+    out.w = projected.b.defined() ? projected.b.to(acc).sigmoid() : dt;
   }
   return out;
 }
 
-at::Tensor Block::attention(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
-                            CacheUse caches) const {
+at::Tensor Block::attention(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches) const {
   const LayerReads& reads = layout.reads(layer_);
   at::Tensor k = written.k, v = written.v;
   if (layout.continues()) {
@@ -110,18 +146,16 @@ at::Tensor Block::attention(const at::Tensor& h, const Written& written, const S
     // One sequence's keys are read where they lie.
     k = keys.size() == 1 ? keys[0] : at::cat(keys), v = values.size() == 1 ? values[0] : at::cat(values);
   }
-  at::Tensor q = project(rows(h, reads.attention), "mixer.attention.q_proj.weight", config_.num_attention_heads);
   q = ops::rms_norm(q, std::nullopt, config_.rms_norm_eps) * weight("mixer.attention.scale").unsqueeze(-1);
   return ops::attention(q, k, v, layout.key_cu_seqlens(), reads.attention_keys, 1.0, config_.rope_theta);
 }
 
-at::Tensor Block::recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout, CacheUse caches,
+at::Tensor Block::recurrent(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches,
                             at::Tensor& final_state) const {
   const LayerReads& reads = layout.reads(layer_);
   const int64_t H = config_.num_attention_heads;
   const double scale = 1 / std::sqrt(static_cast<double>(config_.head_dim));
   const bool mamba2 = config_.recurrent() == Mixer::mamba2;
-  at::Tensor q = project(rows(h, reads.recurrent), "mixer.recurrent.q_proj.weight", H);
   if (mamba2)
     q = ops::rms_norm(q, std::nullopt, config_.rms_norm_eps, scale) * weight("mixer.recurrent.scale").unsqueeze(-1);
   else
@@ -148,9 +182,10 @@ void Block::stage_rows(const Written& written, const SequenceLayout& layout, std
     const auto rows = [&](const at::Tensor& x) {
       return x.defined() ? x.detach().slice(0, layout.begins()[b], layout.begins()[b + 1]) : x;
     };
-    caches[b]->stage(layer_, Cache::Rows{rows(written.k), rows(written.v), rows(written.g), rows(written.w),
-                                         rows(written.k_input), rows(written.v_input)},
-                      copies);
+    caches[b]->stage(layer_,
+                     Cache::Rows{rows(written.k), rows(written.v), rows(written.g), rows(written.w),
+                                 rows(written.k_input), rows(written.v_input)},
+                     copies);
   }
   copies.run();
 }
@@ -174,28 +209,36 @@ std::tuple<at::Tensor, at::Tensor> Residual::normed(const LanguageModel& model, 
   return {x, ops::rms_norm(x, weight, eps, 1.0, model.compute_type())};
 }
 
+// A cache keeps its state up with every token, also where attention serves them all.
+bool Block::recurs(const LayerReads& reads, CacheUse caches) {
+  return reads.recurrent_count > 0 || (!caches.written.empty() && caches.written[0]->has_state());
+}
+
 Residual Block::forward(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const {
   const LayerReads& reads = layout.reads(layer_);
-  const int64_t H = config_.num_attention_heads;
-  const auto [x, h] = residual.normed(model_, parameter("mixer_norm.weight"));
-  const Written written = write(h, layout, caches);
+  const Projected projected = project(residual, layout, caches);
+  const Written written = write(projected, layout, caches);
   if (!caches.written.empty()) stage_rows(written, layout, caches.written);
   at::Tensor by_attention, by_recurrence, final_state;
-  if (reads.attention_count > 0) by_attention = attention(h, written, layout, caches);
-  // A cache keeps its state up with every token, also where attention serves them all.
-  const bool keeps_state = !caches.written.empty() && caches.written[0]->has_state();
-  if (reads.recurrent_count > 0 || keeps_state) by_recurrence = recurrent(h, written, layout, caches, final_state);
+  if (reads.attention_count > 0) by_attention = attention(projected.q_attention, written, layout, caches);
+  if (recurs(reads, caches)) by_recurrence = recurrent(projected.q_recurrent, written, layout, caches, final_state);
   if (!caches.written.empty()) stage_ends(written, final_state, caches.written);
-  if (reads.count() == 0) return {x.slice(0, 0, 0), {}};
-  at::Tensor o = reads.merge                 ? rows(at::cat({by_attention, by_recurrence}), reads.merge)
-                 : reads.attention_count > 0 ? by_attention
-                                             : by_recurrence;
-  o = ops::gated_rms_norm(o, project(rows(h, reads.wanted), "mixer.gate_proj.weight", H), weight("mixer.o_norm.weight"),
-                          config_.rms_norm_eps);
-  const Residual mixed{rows(x, reads.wanted), ops::linear(o.view({reads.count(), -1}), weight("mixer.o_proj.weight"))};
-  const auto [y, m] = mixed.normed(model_, parameter("mlp_norm.weight"));
-  const at::Tensor up = ops::swiglu(project(m, "mlp.gate_proj.weight", 0), project(m, "mlp.up_proj.weight", 0));
-  return {y, ops::linear(up, weight("mlp.down_proj.weight"))};
+  if (reads.count() == 0) return {projected.x.slice(0, 0, 0), {}};
+  const at::Tensor o = reads.merge                 ? rows(at::cat({by_attention, by_recurrence}), reads.merge)
+                       : reads.attention_count > 0 ? by_attention
+                                                   : by_recurrence;
+  const auto gated = [eps = config_.rms_norm_eps](const std::vector<at::Tensor>& in) {
+    return ops::gated_rms_norm(in[0], in[1], in[2], eps).view({in[0].size(0), -1});
+  };
+  const auto swiglu = [](const std::vector<at::Tensor>& in) { return ops::swiglu(in[0], in[1]); };
+  const Residual mixed{
+      rows(projected.x, reads.wanted),
+      linears(gated, {o, projected.gate, weight("mixer.o_norm.weight")}, {{parameter("mixer.o_proj.weight")}})[0]};
+  at::Tensor y;
+  const auto gate_and_up =
+      normed_linears(mixed, "mlp_norm.weight", {{parameter("mlp.gate_proj.weight")}, {parameter("mlp.up_proj.weight")}},
+                     std::nullopt, y);
+  return {y, linears(swiglu, gate_and_up, {{parameter("mlp.down_proj.weight")}})[0]};
 }
 
 }  // namespace oryx

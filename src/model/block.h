@@ -8,6 +8,7 @@
 
 #include "model/cache.h"
 #include "model/layout.h"
+#include "model/linears.h"
 
 namespace oryx {
 
@@ -38,17 +39,24 @@ class Block {
   Residual forward(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const;
 
  private:
+  struct Projected {                      // the sum of the residual, and what is made of its norm
+    at::Tensor x, k, v, a, b, gate;       // [N, .] and the gate [rows wanted, H, Vd]; a, b perhaps undefined
+    at::Tensor q_attention, q_recurrent;  // [rows of the mode, H, Kd], undefined where it does not run
+  };
   struct Written {          // what both mixers read, for all tokens
     at::Tensor k, v, g, w;  // [N, Hkv, .]
     at::Tensor k_input, v_input, k_tail, v_tail;
   };
   at::Tensor weight(const std::string& name) const;     // in the compute type
   at::Tensor parameter(const std::string& name) const;  // as stored
-  at::Tensor project(const at::Tensor& h, const std::string& name, int64_t heads) const;
-  Written write(const at::Tensor& h, const SequenceLayout& layout, CacheUse caches) const;
-  at::Tensor attention(const at::Tensor& h, const Written& written, const SequenceLayout& layout,
-                       CacheUse caches) const;
-  at::Tensor recurrent(const at::Tensor& h, const Written& written, const SequenceLayout& layout, CacheUse caches,
+  static bool recurs(const LayerReads& reads, CacheUse caches);
+  // linears() of the norm of the residual's sum, which is given as well.
+  std::vector<at::Tensor> normed_linears(const Residual& residual, const char* norm, const std::vector<Linear>& layers,
+                                         const std::optional<at::Tensor>& order, at::Tensor& sum) const;
+  Projected project(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const;
+  Written write(const Projected& projected, const SequenceLayout& layout, CacheUse caches) const;
+  at::Tensor attention(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches) const;
+  at::Tensor recurrent(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches,
                        at::Tensor& final_state) const;
   void stage_rows(const Written& written, const SequenceLayout& layout, std::span<Cache* const> caches) const;
   void stage_ends(const Written& written, const at::Tensor& final_state, std::span<Cache* const> caches) const;

@@ -1,6 +1,7 @@
 #include "ops/common/products.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -69,6 +70,15 @@ at::Tensor& product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& 
     out.slice(0, begin, end).copy_(at::mm(a.slice(0, begin, end).to(at::kFloat), wide));
   }
   return out;
+}
+
+void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  if (!is_widened(a)) {
+    sum.addmm_(a, b);
+    return;
+  }
+  at::Tensor product = at::empty_like(sum);
+  sum.add_(product_out(product, a, b));
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
