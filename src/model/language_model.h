@@ -55,8 +55,8 @@ class LanguageModel {
   // Final hidden states in the compute type of `tokens` (int64 [N]): [N, D], or of the tokens that the layout wants
   // alone. Tokens and targets are best on the CPU, where looking at them waits for no GPU. With caches, one for each
   // sequence of the layout: sequence b continues its cache, whose length is the layout's offset, and the cache holds
-  // the new tokens afterwards. InputError for ids outside the vocabulary, a mode that the model lacks, and a cache that dropped what
-  // the schedule needs; the caches are then unchanged.
+  // the new tokens afterwards. InputError for ids outside the vocabulary, a mode that the model lacks, and a cache that
+  // dropped what the schedule needs; the caches are then unchanged.
   at::Tensor hidden(const at::Tensor& tokens, const SequenceLayout& layout, std::span<Cache* const> caches = {}) const;
   // The same for sequences that leave nothing behind: their caches are read alone, and several may continue one.
   at::Tensor hidden_after(std::span<const Cache* const> past, const at::Tensor& tokens,

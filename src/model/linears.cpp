@@ -27,6 +27,7 @@ Tensor rows_of(const Tensor& x, const std::optional<Tensor>& rows) {
 
 std::vector<Tensor> products(const Tensor& x, const std::vector<Linear>& layers) {
   std::vector<Tensor> out;
+  out.reserve(layers.size());
   for (const Linear& layer : layers)
     out.push_back(ops::linear(rows_of(x, layer.rows), layer.weight.to(x.scalar_type())));
   return out;
