@@ -58,20 +58,19 @@ at::Tensor Block::weight(const std::string& name) const {
   return parameter(name).to(model_.compute_type());
 }
 
-std::vector<at::Tensor> Block::normed_linears(const Residual& residual, const char* norm,
-                                              const std::vector<Linear>& layers, const std::optional<at::Tensor>& order,
-                                              at::Tensor& sum) const {
+std::tuple<at::Tensor, std::vector<at::Tensor>> Block::normed_linears(const Residual& residual, const char* norm,
+                                                                      const std::vector<Linear>& layers,
+                                                                      const std::optional<at::Tensor>& order) const {
   const at::Tensor norm_weight = parameter(norm);
-  if (!ops::wants_graph(residual.x, ops::or_undefined(residual.delta), norm_weight)) {  // addition and norm in one pass
-    at::Tensor h;
-    std::tie(sum, h) = residual.normed(model_, norm_weight);
-    return linears([&](const auto&) { return h; }, {}, layers);
+  if (!ops::wants_graph(residual.x, residual.delta, norm_weight)) {  // addition and norm in one pass
+    const auto normed = residual.normed(model_, norm_weight);
+    return {std::get<0>(normed), linears([h = std::get<1>(normed)](const auto&) { return h; }, {}, layers)};
   }
-  sum = residual.sum();
+  const at::Tensor sum = residual.sum();
   const auto function = [eps = config_.rms_norm_eps, type = model_.compute_type()](const std::vector<at::Tensor>& in) {
     return ops::rms_norm(in[0], in[1], eps, 1.0, type);
   };
-  return linears(function, {sum, norm_weight}, layers, order);
+  return {sum, linears(function, {sum, norm_weight}, layers, order)};
 }
 
 Block::Projected Block::project(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const {
@@ -95,7 +94,8 @@ Block::Projected Block::project(const Residual& residual, const SequenceLayout& 
   if (recurs(reads, caches)) add(out.q_recurrent, "mixer.recurrent.q_proj.weight", reads.recurrent);
   if (reads.count() > 0) add(out.gate, "mixer.gate_proj.weight", reads.wanted);
   const auto order = reads.wanted ? std::nullopt : reads.merge;
-  const auto results = normed_linears(residual, "mixer_norm.weight", layers, order, out.x);
+  std::vector<at::Tensor> results;
+  std::tie(out.x, results) = normed_linears(residual, "mixer_norm.weight", layers, order);
   for (size_t i = 0; i < results.size(); ++i) *outputs[i] = results[i];
   for (at::Tensor* q : {&out.q_attention, &out.q_recurrent, &out.gate})
     if (q->defined()) *q = q->view({q->size(0), H, q->size(1) / H});
@@ -234,10 +234,8 @@ Residual Block::forward(const Residual& residual, const SequenceLayout& layout, 
   const Residual mixed{
       rows(projected.x, reads.wanted),
       linears(gated, {o, projected.gate, weight("mixer.o_norm.weight")}, {{parameter("mixer.o_proj.weight")}})[0]};
-  at::Tensor y;
-  const auto gate_and_up =
-      normed_linears(mixed, "mlp_norm.weight", {{parameter("mlp.gate_proj.weight")}, {parameter("mlp.up_proj.weight")}},
-                     std::nullopt, y);
+  const auto [y, gate_and_up] = normed_linears(
+      mixed, "mlp_norm.weight", {{parameter("mlp.gate_proj.weight")}, {parameter("mlp.up_proj.weight")}});
   return {y, linears(swiglu, gate_and_up, {{parameter("mlp.down_proj.weight")}})[0]};
 }
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "model/cache.h"
 #include "model/layout.h"
@@ -50,9 +51,10 @@ class Block {
   at::Tensor weight(const std::string& name) const;     // in the compute type
   at::Tensor parameter(const std::string& name) const;  // as stored
   static bool recurs(const LayerReads& reads, CacheUse caches);
-  // linears() of the norm of the residual's sum, which is given as well.
-  std::vector<at::Tensor> normed_linears(const Residual& residual, const char* norm, const std::vector<Linear>& layers,
-                                         const std::optional<at::Tensor>& order, at::Tensor& sum) const;
+  // The residual's sum, and linears() of its norm.
+  std::tuple<at::Tensor, std::vector<at::Tensor>> normed_linears(
+      const Residual& residual, const char* norm, const std::vector<Linear>& layers,
+      const std::optional<at::Tensor>& order = std::nullopt) const;
   Projected project(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const;
   Written write(const Projected& projected, const SequenceLayout& layout, CacheUse caches) const;
   at::Tensor attention(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches) const;

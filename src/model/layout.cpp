@@ -1,17 +1,11 @@
 #include "model/layout.h"
 
-#include <ATen/ops/tensor.h>
-
 #include <set>
 
 #include "base/error.h"
 #include "ops/common/packing.h"
 
 namespace oryx {
-
-static at::Tensor int32s(const std::vector<int64_t>& values, at::Device device) {
-  return at::tensor(std::vector<int32_t>(values.begin(), values.end()), at::kInt).to(device);
-}
 
 SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_layers, at::Device device,
                                const std::optional<std::vector<int64_t>>& wanted)
@@ -30,8 +24,8 @@ SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_
       own.insert(layer);
     }
   }
-  cu_seqlens_ = int32s(begins_, device);
-  key_cu_seqlens_ = int32s(key_begins_, device);
+  cu_seqlens_ = ops::upload(begins_, device).to(at::kInt);
+  key_cu_seqlens_ = ops::upload(key_begins_, device).to(at::kInt);
   if (wanted)
     for (size_t i = 0; i < wanted->size(); ++i)
       require((*wanted)[i] >= (i == 0 ? 0 : (*wanted)[i - 1] + 1) && (*wanted)[i] < num_tokens(),

@@ -1,7 +1,6 @@
 #include "model/linears.h"
 
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -33,20 +32,16 @@ std::vector<Tensor> products(const Tensor& x, const std::vector<Linear>& layers)
   return out;
 }
 
-std::vector<Tensor> all_of(std::vector<Tensor> inputs, const std::vector<Linear>& layers) {
-  for (const Linear& layer : layers) inputs.push_back(layer.weight);
-  return inputs;
-}
-
 class LinearsBackward : public autograd::Node {
  public:
-  LinearsBackward(Function function, const std::vector<Tensor>& inputs, const std::vector<Linear>& layers,
-                  std::optional<Tensor> order)
-      : Node(autograd::collect_next_edges(all_of(inputs, layers))),
+  // Of the tensors, the function's inputs and then the layers' weights, the first `inputs` are the former.
+  LinearsBackward(Function function, const std::vector<Tensor>& tensors, size_t inputs,
+                  const std::vector<Linear>& layers, std::optional<Tensor> order)
+      : Node(autograd::collect_next_edges(tensors)),
         function_(std::move(function)),
-        inputs_(inputs.size()),
+        inputs_(inputs),
         order_(std::move(order)) {
-    for (const Tensor& x : all_of(inputs, layers)) saved_.emplace_back(x, /*is_output=*/false);
+    for (const Tensor& x : tensors) saved_.emplace_back(x, /*is_output=*/false);
     for (const Linear& layer : layers) rows_.push_back(layer.rows);
   }
 
@@ -68,11 +63,11 @@ class LinearsBackward : public autograd::Node {
       if (task_should_compute_output(inputs_ + i)) out[inputs_ + i] = weight_gradient(grads[i], x, i, weight);
       if (!again.requires_grad()) continue;
       if (rows_[i])
-        apart.push_back(product(grads[i], weight.to(x.scalar_type())));
+        apart.push_back(ops::matrix_product(grads[i], weight.to(x.scalar_type())));
       else
         add_product(grad_x, grads[i], weight.to(x.scalar_type()));
     }
-    if (!apart.empty()) add(grad_x, in_place(apart, grads, x));
+    if (!apart.empty()) add(grad_x, of_rows(apart, grads, x));
     if (grad_x.defined()) backpropagate(again, inputs, grad_x, out);
     return out;
   }
@@ -83,13 +78,8 @@ class LinearsBackward : public autograd::Node {
   std::string name() const override { return "LinearsBackward"; }
 
  private:
-  static Tensor product(const Tensor& a, const Tensor& b) {
-    Tensor out = at::empty({a.size(0), b.size(1)}, b.options());
-    return ops::product_out(out, a, b);
-  }
-
   Tensor weight_gradient(const Tensor& grad, const Tensor& x, size_t layer, const Tensor& weight) const {
-    return product(grad.t(), rows_of(x, rows_[layer])).to(weight.scalar_type());
+    return ops::matrix_product(grad.t(), rows_of(x, rows_[layer])).to(weight.scalar_type());
   }
 
   static void add(Tensor& sum, const Tensor& x) {
@@ -100,13 +90,13 @@ class LinearsBackward : public autograd::Node {
   }
   static void add_product(Tensor& sum, const Tensor& a, const Tensor& b) {
     if (sum.defined())
-      ops::add_product(sum, a, b);
+      ops::add_matrix_product(sum, a, b);
     else
-      sum = product(a, b);
+      sum = ops::matrix_product(a, b);
   }
 
   // The gradient of x that comes from the layers that read some of its rows.
-  Tensor in_place(const std::vector<Tensor>& apart, const autograd::variable_list& grads, const Tensor& x) const {
+  Tensor of_rows(const std::vector<Tensor>& apart, const autograd::variable_list& grads, const Tensor& x) const {
     const auto with_rows = std::ranges::count_if(rows_, [](const auto& rows) { return rows.has_value(); });
     if (order_ && static_cast<ptrdiff_t>(apart.size()) == with_rows) return at::cat(apart).index_select(0, *order_);
     Tensor sum;
@@ -138,15 +128,15 @@ class LinearsBackward : public autograd::Node {
 
 std::vector<Tensor> linears(Function function, const std::vector<Tensor>& inputs, const std::vector<Linear>& layers,
                             const std::optional<Tensor>& order) {
-  const auto tensors = all_of(inputs, layers);
-  const bool graph =
-      c10::GradMode::is_enabled() && std::ranges::any_of(tensors, [](const Tensor& x) { return x.requires_grad(); });
-  std::vector<Tensor> out;
+  std::vector<Tensor> tensors = inputs, out;
+  for (const Linear& layer : layers) tensors.push_back(layer.weight);
   {
     const c10::NoGradGuard no_grad;
     out = products(function(inputs), layers);
   }
-  if (graph) autograd::set_history(out, std::make_shared<LinearsBackward>(std::move(function), inputs, layers, order));
+  if (autograd::compute_requires_grad(at::TensorList(tensors)))
+    autograd::set_history(
+        out, std::make_shared<LinearsBackward>(std::move(function), tensors, inputs.size(), layers, order));
   return out;
 }
 

@@ -47,8 +47,7 @@ Measured measure_pass(const LanguageModel& model, const SequenceLayout& layout, 
   };
   meter.reset_peak();
   Measured out;
-  const at::Tensor tokens =
-      at::full({layout.num_tokens()}, 1, at::TensorOptions().dtype(at::kLong).device(model.device()));
+  const at::Tensor tokens = at::full({layout.num_tokens()}, 1, at::kLong);  // on the CPU, as the trainer's
   at::Tensor hidden = model.hidden(tokens, layout);
   at::Tensor leaf = hidden.detach().requires_grad_(true);
   {

@@ -1,7 +1,6 @@
 #include "ops/common/products.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -29,8 +28,7 @@ at::Tensor widened_linear(const at::Tensor& x, const at::Tensor& weight) {
   shape.back() = weight.size(0);
   const at::Tensor rows = x.reshape({-1, weight.size(1)});
   if (rows.size(0) <= kFew) return at::linear(x, weight);
-  at::Tensor y = at::empty({rows.size(0), weight.size(0)}, x.options());
-  return product_out(y, rows, weight.t()).view(shape);
+  return matrix_product(rows, weight.t()).view(shape);
 }
 
 // Keeps bfloat16 for the backward pass.
@@ -47,14 +45,8 @@ struct WidenedLinear : torch::autograd::Function<WidenedLinear> {
     const at::Tensor &x = saved[0], &weight = saved[1];
     const at::Tensor grad = grads[0].reshape({-1, weight.size(0)});
     at::Tensor grad_x, grad_weight;
-    if (ctx->needs_input_grad(0)) {
-      grad_x = at::empty({grad.size(0), weight.size(1)}, x.options());
-      grad_x = product_out(grad_x, grad, weight).view(x.sizes());
-    }
-    if (ctx->needs_input_grad(1)) {
-      grad_weight = at::empty(weight.sizes(), weight.options());
-      product_out(grad_weight, grad.t(), x.reshape({-1, weight.size(1)}));
-    }
+    if (ctx->needs_input_grad(0)) grad_x = matrix_product(grad, weight).view(x.sizes());
+    if (ctx->needs_input_grad(1)) grad_weight = matrix_product(grad.t(), x.reshape({-1, weight.size(1)}));
     return {grad_x, grad_weight};
   }
 };
@@ -72,13 +64,16 @@ at::Tensor& product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& 
   return out;
 }
 
-void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  if (!is_widened(a)) {
+at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) {
+  at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+  return product_out(out, a, b);
+}
+
+void add_matrix_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  if (is_widened(a))
+    sum.add_(matrix_product(a, b));
+  else
     sum.addmm_(a, b);
-    return;
-  }
-  at::Tensor product = at::empty_like(sum);
-  sum.add_(product_out(product, a, b));
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {

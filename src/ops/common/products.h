@@ -10,8 +10,9 @@ namespace oryx::ops {
 // out = a b: matrices of one dtype, of any strides.
 at::Tensor& product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
 
-// sum += a b, likewise.
-void add_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
+// a b, and sum += a b, likewise.
+at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b);
+void add_matrix_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 
 // x weight^T, x [..., in], weight [out, in]. Differentiable.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
