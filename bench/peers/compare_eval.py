@@ -7,6 +7,8 @@ parameters and cores.
 Both models are random. Oryx's (31M, a Gated DeltaNet with attention) is timed as a whole command, in attention and in recurrence; the
 harness's (transformers' Llama of the same size, its `hf` model) once Python, model and examples are loaded, with the fastest of
 the batch sizes. The second ratio leaves out what the same command takes for one example, as the harness's time does. On a machine that others use too, --threads 1 --cpu-time counts processor time.
+"At most" is what a program would reach that did nothing but the products it must, each shared beginning once and logits where they are scored,
+at the rate of a large matrix product measured beside it; "of that rate" is what the harness's own products reach, padding included.
 DIR holds SET/FILE as `oryx eval fetch` writes them; without it the samples in tasks/data are used, too few to say much.
 """
 import argparse
@@ -90,17 +92,51 @@ def time_oryx(args, model, schedule, dtype, files, directory):
     return seconds
 
 
+class CountingLM(HFLM):
+    """Counts the products that the harness makes, and those that scoring its requests needs."""
+
+    made = needed = 0  # flops
+
+    def _model_call(self, inputs, *rest, **named):
+        self.made += 2 * inputs.numel() * sum(p.numel() for p in self.model.parameters())
+        return super()._model_call(inputs, *rest, **named)
+
+    def _loglikelihood_tokens(self, requests, *rest, **named):
+        read, scored = set(), set()  # beginnings of sequences, each by its tokens
+        for _, context, continuation in requests:
+            tokens = tuple(context + continuation)
+            read.update(tokens[:i] for i in range(1, len(tokens)))
+            scored.update(tokens[:i] for i in range(len(context), len(tokens)))
+        # Of the last layer only its keys and values are needed where nothing is scored: left out.
+        layers = sum(p.numel() for p in self.model.parameters()) - VOCAB * WIDTH
+        self.needed += 2 * (layers * ((LAYERS - 1) * len(read) + len(scored)) / LAYERS + VOCAB * WIDTH * len(scored))
+        return super()._loglikelihood_tokens(requests, *rest, **named)
+
+
 def time_harness(args, tokenizer, dtype, harness):
+    """Of each task: seconds, and the flops that were made and needed in them."""
     model, wrapped = make_llama(tokenizer, torch.bfloat16 if dtype == "bf16" else torch.float32)
-    seconds = {}
+    best = {}
     for batch in args.batches:
-        lm = HFLM(pretrained=model, tokenizer=wrapped, batch_size=batch, max_length=CONTEXT, device="cpu")
+        lm = CountingLM(pretrained=model, tokenizer=wrapped, batch_size=batch, max_length=CONTEXT, device="cpu")
         for task in harness.names:
+            lm.made = lm.needed = 0
             begin = now(args)
             harness.run(lm, task, num_fewshot=args.shots, bootstrap_iters=0)
-            taken = now(args) - begin
-            seconds[task] = min(taken, seconds.get(task, taken))
-    return seconds
+            taken = (now(args) - begin, lm.made, lm.needed)
+            best[task] = min(taken, best.get(task, taken))
+    return best
+
+
+def product_rate(args, dtype):
+    """Flops per second of a matrix product as large as suits the library."""
+    a, b = (torch.randn(2048, 2048, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32) for _ in "ab")
+    rates = []
+    for _ in range(8):
+        begin = now(args)
+        a @ b.T
+        rates.append(2 * 2048**3 / (now(args) - begin))
+    return max(rates)
 
 
 def main():
@@ -128,18 +164,20 @@ def main():
         llama = sum(p.numel() for p in make_llama(tokenizer, torch.float32)[0].parameters())
         info = json.loads(subprocess.run([args.oryx, "info", model, "--json"], check=True, capture_output=True).stdout)
         print(f"{args.threads} threads; oryx {info['parameters']['total'] / 1e6:.1f}M parameters, Llama {llama / 1e6:.1f}M\n")
-        print("| task | examples | dtype | harness, examples/s | oryx attention | oryx recurrent |\n|---|---|---|---|---|---|")
+        print("| task | examples | dtype | harness, examples/s | of that rate | oryx attention | oryx recurrent | at most |\n"
+              "|---|---|---|---|---|---|---|---|")
         for dtype in args.dtypes.split(","):
             ours = {schedule: time_oryx(args, model, schedule, dtype, files, directory)
                     for schedule in ("attention", "recurrent")}
-            theirs = time_harness(args, tokenizer, dtype, harness)
+            theirs, rate = time_harness(args, tokenizer, dtype, harness), product_rate(args, dtype)
             for task, examples in files.items():
-                n = len(examples)
-                rates = ""
+                n, rates = len(examples), ""
+                seconds, made, needed = theirs[task]
                 for taken, start in (ours[schedule][task] for schedule in ours):
-                    rates += (f" {n / taken:.1f} ({theirs[task] / taken:.1f} times, {theirs[task] / (taken - start):.1f} "
+                    rates += (f" {n / taken:.1f} ({seconds / taken:.1f} times, {seconds / (taken - start):.1f} "
                               "once loaded) |")
-                print(f"| {task} | {n} | {dtype} | {n / theirs[task]:.1f} |{rates}", flush=True)
+                print(f"| {task} | {n} | {dtype} | {n / seconds:.1f} | {made / seconds / rate:.0%} |{rates} "
+                      f"{seconds * rate / needed:.1f} times |", flush=True)
 
 
 if __name__ == "__main__":

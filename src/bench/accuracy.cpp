@@ -11,22 +11,6 @@
 namespace oryx::bench {
 namespace {
 
-const char* isa_name() {
-  switch (ops::current_isa()) {
-    case ops::Isa::generic:
-      return "generic";
-    case ops::Isa::avx2:
-      return "avx2";
-    case ops::Isa::avx512:
-      return "avx512";
-    case ops::Isa::avx512bf16:
-      return "avx512bf16";
-    case ops::Isa::amx:
-      return "amx";
-  }
-  return "unknown";
-}
-
 std::vector<Subject> subjects(const std::string& op, bool quick) {
   if (op == "attention") return attention_subjects(quick);
   if (op == "linear_cross_entropy") return loss_subjects(quick);
@@ -82,7 +66,7 @@ Json bench_accuracy(const AccuracyOptions& options) {
   progress.finish();
   int64_t failed = 0;
   for (const Json& row : rows) failed += row["holds"] == false;
-  return {{"isa", isa_name()}, {"rows", rows}, {"failed", failed}};
+  return {{"isa", ops::isa_name(ops::current_isa())}, {"rows", rows}, {"failed", failed}};
 }
 
 }  // namespace oryx::bench

@@ -41,36 +41,44 @@ double attention_fraction(const Recipe& recipe) {
   return sum / kSequences;
 }
 
-// Training's cost, from steps of the same models cut to two layers, with AdamW: what another optimizer adds is spread
-// over a batch that is far larger than those measured here.
-// Returns {device, models [{name, tokens, flops, gflops,
-// hours}], hours}.
+// GFLOP/s of a training step of all layers, from steps of one and of four: a layer takes a third of what is between.
+double predict_gflops(const Recipe& recipe, at::Device device) {
+  bench::TrainBenchOptions options;
+  options.presets = {recipe.model.mixers.size() > 1      ? "oryx-gdn-tiny"
+                     : recipe.model.has(Mode::attention) ? "transformer-tiny"
+                                                         : "gdn-tiny"};
+  // On a CPU a step of a large model's whole batch would take minutes.
+  options.length = device.is_cpu() ? std::min<int64_t>(recipe.data.context, 1024) : recipe.data.context;
+  options.batch = device.is_cpu() ? options.length : std::min(recipe.train.micro_batch_tokens, 8 * options.length);
+  options.precision = recipe.train.precision;
+  options.budget_s = 10;
+  const Json shape = recipe.model.to_json();
+  for (const char* key : {"hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "value_head_dim",
+                          "intermediate_size", "mixers", "conv_activation"})
+    options.set.push_back(fmt::format("model.{}={}", key, shape.at(key).dump()));
+  options.complete(device);
+  double flops[2], seconds[2];
+  for (const int i : {0, 1}) {
+    bench::TrainBenchOptions cut = options;
+    cut.set.push_back(fmt::format("model.num_hidden_layers={}", 1 + 3 * i));
+    const Json bench = bench::bench_train(cut, device);
+    if (bench.at("rows").empty()) throw Interrupted{};
+    seconds[i] = bench["rows"][0].at("ms").get<double>() / 1e3;
+    flops[i] = seconds[i] * 1e9 * bench["rows"][0].at("gflops").get<double>();
+  }
+  const double thirds = static_cast<double>(recipe.model.num_hidden_layers - 1) / 3;
+  return (flops[0] + thirds * (flops[1] - flops[0])) / (seconds[0] + thirds * (seconds[1] - seconds[0])) / 1e9;
+}
+
+// Training's cost, with AdamW: what another optimizer adds is spread over a batch that is far larger than those
+// measured here. Returns {device, models [{name, tokens, runs, flops, gflops, hours}], hours}.
 Json predict_cost(const Comparison& comparison, const Common& common) {
   Json out{{"device", common.device}, {"models", Json::array()}};
   double hours = 0;
   for (const auto& [name, recipes] : comparison.models) {
     const Recipe& recipe = recipes.front();
-    bench::TrainBenchOptions options;
-    options.presets = {recipe.model.mixers.size() > 1      ? "oryx-gdn-tiny"
-                       : recipe.model.has(Mode::attention) ? "transformer-tiny"
-                                                           : "gdn-tiny"};
-    const at::Device device = common.torch_device();
-    // On a CPU a step of a large model's whole batch would take minutes.
-    options.length = device.is_cpu() ? std::min<int64_t>(recipe.data.context, 1024) : recipe.data.context;
-    options.batch = device.is_cpu() ? options.length : std::min(recipe.train.micro_batch_tokens, 8 * options.length);
-    options.precision = recipe.train.precision;
-    options.budget_s = 5;
-    const Json shape = recipe.model.to_json();
-    for (const char* key : {"hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "value_head_dim",
-                            "intermediate_size", "mixers", "conv_activation"})
-      options.set.push_back(fmt::format("model.{}={}", key, shape.at(key).dump()));
-    options.set.push_back(
-        fmt::format("model.num_hidden_layers={}", std::min<int64_t>(2, recipe.model.num_hidden_layers)));
-    options.complete(device);
     Progress::say(name);
-    const Json bench = bench::bench_train(options, device);
-    if (bench.at("rows").empty()) throw Interrupted{};
-    const auto gflops = bench["rows"][0].at("gflops").get<double>();
+    const double gflops = predict_gflops(recipe, common.torch_device());
     const double flops = bench::training_flops(recipe, attention_fraction(recipe)) *
                          static_cast<double>(recipe.train.tokens) * static_cast<double>(recipes.size());
     out["models"].push_back({{"name", name},
@@ -86,8 +94,9 @@ Json predict_cost(const Comparison& comparison, const Common& common) {
 }
 
 std::string cost_text(const Json& cost) {
-  std::string out = fmt::format("Training on this {}, predicted from steps of two layers of each model:\n\n",
-                                cost.at("device") == "cpu" ? "CPU" : "GPU");
+  std::string out =
+      fmt::format("Training on this {}, predicted from steps of one and of four layers of each model:\n\n",
+                  cost.at("device") == "cpu" ? "CPU" : "GPU");
   for (const Json& model : cost.at("models"))
     out += fmt::format("{:<20} {:>2} x {:>6} tokens  {:>9.3g} flops at {:>8.0f} GFLOP/s  {:>10.1f} h\n",
                        model.at("name").get<std::string>(), model.at("runs").get<int64_t>(),

@@ -19,6 +19,7 @@ class Gate : public TokenScore {
   static Gate load(const std::filesystem::path& directory, const LanguageModel& model);  // InputErrors name the file
   void save(const std::filesystem::path& directory) const;
 
+  bool sees_repeats() const override { return true; }
   at::Tensor operator()(const LanguageModel&, const ReadTokens& tokens) const override { return gain(tokens); }
   at::Tensor gain(const ReadTokens& tokens) const;  // [N], float32
   std::vector<at::Tensor> parameters() const { return {weight_, bias_, out_weight_, out_bias_}; }

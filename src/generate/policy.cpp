@@ -65,7 +65,7 @@ class ScoreRouter : public SequenceRouter {
                                 model_.config().num_hidden_layers, model_.device());
     Cache* cache = &scout_;
     std::vector<float> repeats;
-    repeats_.read(tokens, repeats);
+    if (score_.sees_repeats()) repeats_.read(tokens, repeats);
     const auto scores = doubles(score_(model_, {model_.hidden(at::tensor(tokens), layout, {&cache, 1}), repeats}));
     std::vector<Span> spans;
     if (first) {
@@ -168,7 +168,8 @@ class ScorePolicy : public BudgetPolicy {
  private:
   at::Tensor scores(const LanguageModel& model, std::span<const RoutingRequest> requests) const override {
     std::vector<float> repeats;
-    for (const auto& request : requests) Repeats().read(request.tokens, repeats);
+    if (score_->sees_repeats())
+      for (const auto& request : requests) Repeats().read(request.tokens, repeats);
     return (*score_)(model, {hidden(model, requests, Mode::recurrent), repeats});
   }
 

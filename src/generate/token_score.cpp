@@ -29,9 +29,10 @@ at::Tensor by_rows(const LanguageModel& model, const at::Tensor& hidden, const S
 
 }  // namespace
 
-ReadTokens::ReadTokens(at::Tensor hidden_in, const std::vector<float>& repeats_in)
-    : hidden(std::move(hidden_in)),
-      repeats(at::tensor(repeats_in, at::kFloat).view({-1, Repeats::kFeatures}).to(hidden.device())) {}
+ReadTokens::ReadTokens(at::Tensor hidden_in, const std::vector<float>& repeats_in) : hidden(std::move(hidden_in)) {
+  if (!repeats_in.empty())
+    repeats = at::tensor(repeats_in, at::kFloat).view({-1, Repeats::kFeatures}).to(hidden.device());
+}
 
 at::Tensor EntropyScore::operator()(const LanguageModel& model, const ReadTokens& tokens) const {
   return by_rows(model, tokens.hidden, [](const at::Tensor& logits) {

@@ -11,9 +11,9 @@ namespace oryx {
 // The tokens of one or more sequences after the recurrence read them.
 struct ReadTokens {
   at::Tensor hidden;   // [N, D], final states
-  at::Tensor repeats;  // [N, Repeats::kFeatures], float32
+  at::Tensor repeats;  // [N, Repeats::kFeatures], float32; undefined where the score does not see them
 
-  // `repeats` as Repeats::read() appends them.
+  // `repeats` as Repeats::read() appends them; empty: undefined.
   ReadTokens(at::Tensor hidden, const std::vector<float>& repeats);
 };
 
@@ -21,6 +21,7 @@ struct ReadTokens {
 class TokenScore {
  public:
   virtual ~TokenScore() = default;
+  virtual bool sees_repeats() const { return false; }
   virtual at::Tensor operator()(const LanguageModel& model, const ReadTokens& tokens) const = 0;  // [N]
 };
 

@@ -4,9 +4,11 @@ import os
 import resource
 import signal
 import struct
+import subprocess
+import time
 import unittest
 
-from oryx_case import RECALL, TEXT, OryxCase, book
+from oryx_case import ORYX, RECALL, TEXT, OryxCase, book
 
 
 class BadInput(OryxCase):
@@ -178,11 +180,14 @@ class BadInput(OryxCase):
         self.assertFalse((self.dir / "run/model").exists())
         self.assertEqual([p for p in (self.dir / "run").rglob("*.safetensors")], [])
 
-    def test_interrupted_training_keeps_its_checkpoint(self):
-        import subprocess
-        import time
+    def test_output_that_cannot_be_written(self):
+        for args in (["--version"], ["info", "oryx-gdn-tiny"], ["info", "oryx-gdn-tiny", "--json"]):
+            with open("/dev/full", "w") as full:
+                result = subprocess.run([ORYX, *args], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+            self.assertEqual(result.returncode, 1, args)
+            self.assertEqual(result.stderr, "oryx: cannot write to standard output: No space left on device\n")
 
-        from oryx_case import ORYX
+    def test_interrupted_training_keeps_its_checkpoint(self):
         recipe = self.write("recall.toml", RECALL.replace("tokens = 2048", "tokens = 200_000_000"))
         run = subprocess.Popen([ORYX, "train", recipe, "--out", self.dir / "run"], stderr=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL)

@@ -9,7 +9,6 @@
 
 #include <cstdlib>
 #include <string_view>
-#include <utility>
 
 namespace oryx::ops {
 
@@ -38,10 +37,8 @@ static Isa detect() {
   const char* forced = std::getenv("ORYX_ISA");
   // Intel's processors do half as many bfloat16 dot products a cycle as AMD's, no more than float's multiply-add.
   if (!forced) return best == Isa::avx512bf16 && __builtin_cpu_is("intel") ? Isa::avx512 : best;
-  const std::pair<std::string_view, Isa> names[] = {
-      {"avx2", Isa::avx2}, {"avx512", Isa::avx512}, {"avx512bf16", Isa::avx512bf16}, {"amx", Isa::amx}};
-  for (const auto& [name, isa] : names)
-    if (name == forced && isa <= best) return isa;
+  for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::amx})
+    if (isa <= best && std::string_view(forced) == isa_name(isa)) return isa;
   TORCH_CHECK(false, "ORYX_ISA must be avx2, avx512, avx512bf16 or amx, and one that this processor has, but is ",
               forced);
 }
@@ -54,6 +51,11 @@ static Isa detect() {
 Isa current_isa() {
   static const Isa isa = detect();
   return isa;
+}
+
+const char* isa_name(Isa isa) {
+  constexpr const char* kNames[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
+  return kNames[static_cast<int>(isa)];
 }
 
 }  // namespace oryx::ops

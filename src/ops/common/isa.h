@@ -11,7 +11,8 @@
 namespace oryx::ops {
 
 enum class Isa { generic, avx2, avx512, avx512bf16, amx };
-Isa current_isa();  // throws c10::Error on an x86 processor without AVX2 and FMA
+Isa current_isa();              // throws c10::Error on an x86 processor without AVX2 and FMA
+const char* isa_name(Isa isa);  // as in ORYX_ISA
 
 }  // namespace oryx::ops
 
