@@ -3,7 +3,7 @@
 // Vectors of the instruction set a kernel is compiled for, in the compiler's own vector types. Included by cpu.cpp
 // only.
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -122,6 +122,21 @@ inline Vec<float> vexp(Vec<float> x) {
   const Vec<float> k = reinterpret_cast<Vec<float>>(n);
   const Vec<float> r = reinterpret_cast<Vec<float>>(y) - k * 0.693359375f - k * -2.12194440e-4f;
   return reinterpret_cast<Vec<float>>(_mm512_maskz_scalef_ps(kept, reinterpret_cast<__m512>(exp_polynomial(r)), n));
+}
+#elif defined(__AVX2__) && defined(__FMA__)
+inline Vec<float> vexp(Vec<float> x) {
+  const __m256 v = reinterpret_cast<__m256>(x);
+  // 1.5 * 2^23: adding it rounds to an integer n, which then are the low bits. Added to the exponent they are exact for
+  // all that is kept: 2^n of them overflows only above 88.72.
+  const __m256 magic = _mm256_set1_ps(12582912.0f);
+  const __m256 rounded = _mm256_fmadd_ps(v, _mm256_set1_ps(1.44269504f), magic);
+  const Vec<float> n = reinterpret_cast<Vec<float>>(_mm256_sub_ps(rounded, magic));
+  const Vec<float> p = exp_polynomial(x - n * 0.693359375f - n * -2.12194440e-4f);
+  const __m256 scaled = _mm256_castsi256_ps(
+      _mm256_add_epi32(reinterpret_cast<__m256i>(p), _mm256_slli_epi32(_mm256_castps_si256(rounded), 23)));
+  const __m256 high = _mm256_cmp_ps(v, _mm256_set1_ps(88.72283f), _CMP_NLE_UQ);  // NaN too
+  const __m256 out = _mm256_blendv_ps(scaled, _mm256_add_ps(v, _mm256_set1_ps(__builtin_inff())), high);
+  return reinterpret_cast<Vec<float>>(_mm256_and_ps(out, _mm256_cmp_ps(v, _mm256_set1_ps(-87.33654f), _CMP_NLT_UQ)));
 }
 #else
 inline Vec<float> vexp(Vec<float> x) {
