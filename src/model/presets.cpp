@@ -58,8 +58,8 @@ ModelConfig preset(std::string_view name) {
       config.intermediate_size = kind.mixers.size() == 2 ? size.intermediate_both : size.intermediate_single;
       config.mixers = kind.mixers;
       config.conv_activation = config.recurrent() == Mixer::mamba2 ? "none" : "silu";
-      // Attention finds a far key by the pairs that hardly turn until there: within 1,024 tokens half of 32 with this base,
-      // a quarter with 1e4. The recurrence reads keys unturned and wants all (docs/results/reproduce-small.md).
+      // Attention finds a far key by the pairs that hardly turn until there: within 1,024 tokens 16 of 32 with this
+      // base, 8 with 1e4. The recurrence reads keys unturned and wants all (docs/results/reproduce-small.md).
       config.rope_theta = 1e6;
       config.max_position_embeddings = size.context;
       return config;
