@@ -40,7 +40,6 @@ inline void put(A* p, Vec<A> v, Part part) {
 }
 
 typedef uint16_t HalfWords __attribute__((vector_size(kVectorBytes / 2)));
-typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
 
 // Between 16 and 32 bits. GCC 12 splits and joins halves for these conversions where AVX-512 has one instruction, and
 // its headers warn of an uninitialised value in the forms without a mask.

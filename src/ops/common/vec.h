@@ -3,7 +3,7 @@
 // Vectors of the instruction set a kernel is compiled for, in the compiler's own vector types. Included by cpu.cpp
 // only.
 
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -102,6 +102,8 @@ inline T vsum(Vec<T> v) {
     return vsum<T, Half / 2>(v + shuffle<T>(v, v, [](int i) { return (i + Half) % kLanes<T>; }));
 }
 
+typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
+
 // exp, within 2 ulp; 0 below -87.33 (where a float's exp leaves the normal range), +inf above 88.72. Cody-Waite
 // reduction and a polynomial of degree 6 for 2^r on [-ln2/2, ln2/2].
 template <typename V>
@@ -123,41 +125,16 @@ inline Vec<float> vexp(Vec<float> x) {
   const Vec<float> r = reinterpret_cast<Vec<float>>(y) - k * 0.693359375f - k * -2.12194440e-4f;
   return reinterpret_cast<Vec<float>>(_mm512_maskz_scalef_ps(kept, reinterpret_cast<__m512>(exp_polynomial(r)), n));
 }
-#elif defined(__AVX2__) && defined(__FMA__)
-inline Vec<float> vexp(Vec<float> x) {
-  const __m256 v = reinterpret_cast<__m256>(x);
-  // 1.5 * 2^23: adding it rounds to an integer n, which then are the low bits. Added to the exponent they are exact for
-  // all that is kept: 2^n of them overflows only above 88.72.
-  const __m256 magic = _mm256_set1_ps(12582912.0f);
-  const __m256 rounded = _mm256_fmadd_ps(v, _mm256_set1_ps(1.44269504f), magic);
-  const Vec<float> n = reinterpret_cast<Vec<float>>(_mm256_sub_ps(rounded, magic));
-  const Vec<float> p = exp_polynomial(x - n * 0.693359375f - n * -2.12194440e-4f);
-  const __m256 scaled = _mm256_castsi256_ps(
-      _mm256_add_epi32(reinterpret_cast<__m256i>(p), _mm256_slli_epi32(_mm256_castps_si256(rounded), 23)));
-  const __m256 high = _mm256_cmp_ps(v, _mm256_set1_ps(88.72283f), _CMP_NLE_UQ);  // NaN too
-  const __m256 out = _mm256_blendv_ps(scaled, _mm256_add_ps(v, _mm256_set1_ps(__builtin_inff())), high);
-  return reinterpret_cast<Vec<float>>(_mm256_and_ps(out, _mm256_cmp_ps(v, _mm256_set1_ps(-87.33654f), _CMP_NLT_UQ)));
-}
 #else
 inline Vec<float> vexp(Vec<float> x) {
-  using Mask = VecType<float>::mask;
-  const Vec<float> low = splat(-87.33654f), high = splat(88.72283f);
-  const Mask under = x<low, over = x> high, nan = x != x;
-  Vec<float> y = under ? low : x;
-  y = over ? high : y;
-  const Vec<float> magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec<float> n = (y * 1.44269504f + magic) - magic;
-  const Vec<float> p = exp_polynomial(y - n * 0.693359375f - n * -2.12194440e-4f);
-  // 2^n in two factors, so that n = 128 does not overflow the exponent before the product does.
-  const Mask k = __builtin_convertvector(n, Mask), half = k >> 1;
-  Vec<float> a, b;
-  const Mask a_bits = (half + 127) << 23, b_bits = (k - half + 127) << 23;
-  std::memcpy(&a, &a_bits, sizeof(a));
-  std::memcpy(&b, &b_bits, sizeof(b));
-  Vec<float> out = p * a * b;
-  out = under ? Vec<float>{} : out;
-  out = over ? splat(__builtin_inff()) : out;
-  return nan ? x : out;
+  // 1.5 * 2^23: adding it rounds to an integer n, which then are the low bits. Added to the exponent they are exact for
+  // all that is kept: 2^n of them overflows only above 88.72.
+  const Vec<float> magic = splat(12582912.0f), rounded = x * 1.44269504f + magic, n = rounded - magic;
+  const Vec<float> p = exp_polynomial(x - n * 0.693359375f - n * -2.12194440e-4f);
+  const Words scaled = reinterpret_cast<Words>(p) + (reinterpret_cast<Words>(rounded) << 23);
+  const Vec<float> out =
+      x <= splat(88.72283f) ? reinterpret_cast<Vec<float>>(scaled) : x + __builtin_inff();  // NaN too
+  return x < splat(-87.33654f) ? Vec<float>{} : out;
 }
 #endif
 inline Vec<double> vexp(Vec<double> x) {
