@@ -135,8 +135,8 @@ double attention_fraction(const Recipe& recipe, const Steps& steps) {
   return sum / static_cast<double>(sequences * count);
 }
 
-Json measure_preset(const std::string& name, const TrainBenchOptions& options, c10::Device device,
-                    const Ceilings& ceilings, Json& trace) {
+// A row but for its part of the ceiling; nothing when a signal ended it.
+Json measure_preset(const std::string& name, const TrainBenchOptions& options, c10::Device device, Json& trace) {
   const Recipe recipe = make_recipe(options, name);
   Steps steps;
   const auto peak = peak_bytes(device, [&] { steps = take_steps(recipe, options, device); });
@@ -159,7 +159,6 @@ Json measure_preset(const std::string& name, const TrainBenchOptions& options, c
           {"samples", steps.seconds.size()},
           {"tokens_per_s", rate},
           {"gflops", rate * flops / 1e9},
-          {"fraction_of_ceiling", rate * flops / flops_ceiling(ceilings, recipe.train.precision)},
           {"peak_bytes", peak ? Json(*peak) : Json()}};
 }
 
@@ -206,14 +205,24 @@ void TrainBenchOptions::complete(c10::Device device) {
   for (const std::string& name : presets) make_recipe(*this, name);
 }
 
+std::optional<StepTime> time_steps(const TrainBenchOptions& options, c10::Device device) {
+  Json trace;
+  const Json row = measure_preset(options.presets.at(0), options, device, trace);
+  if (row.is_null()) return {};
+  const double seconds = row["ms"].get<double>() / 1e3;
+  return StepTime{seconds, row["gflops"].get<double>() * 1e9 * seconds};
+}
+
 Json bench_train(const TrainBenchOptions& options, c10::Device device) {
   const OtherLoad load;
   const Ceilings before = measure_ceilings(device, options.quick);
   Json rows = Json::array(), trace;
   for (const std::string& name : options.presets) {
     Progress::say(name);
-    Json row = measure_preset(name, options, device, before, trace);
-    if (StopSignal::received() != 0) break;
+    Json row = measure_preset(name, options, device, trace);
+    if (row.is_null()) break;
+    const auto precision = row["precision"].get<std::string>();
+    row["fraction_of_ceiling"] = row["gflops"].get<double>() * 1e9 / flops_ceiling(before, precision);
     rows.push_back(std::move(row));
   }
   const auto busy = load.cores();

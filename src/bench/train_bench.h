@@ -3,6 +3,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,13 @@ struct TrainBenchOptions {
 // ms is the median time of a step, from one optimizer update to the next, data and all; peak_bytes what the process
 // (on a GPU: the allocator) takes beyond what was there before the model. InputErrors of the recipe are the caller's.
 Json bench_train(const TrainBenchOptions& options, c10::Device device);
+
+// A step of the first preset alone, without ceilings: its median time, and its flops by the same formula; nothing
+// when a signal ended it.
+struct StepTime {
+  double seconds, flops;
+};
+std::optional<StepTime> time_steps(const TrainBenchOptions& options, c10::Device device);
 
 // Of a token of the recipe, forward and backward (twice the forward), when mixing gives attention this part of all.
 double training_flops(const Recipe& recipe, double attention_fraction);

@@ -54,20 +54,20 @@ double predict_gflops(const Recipe& recipe, at::Device device) {
   options.budget_s = 10;
   const Json shape = recipe.model.to_json();
   for (const char* key : {"hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "value_head_dim",
-                          "intermediate_size", "mixers", "conv_activation"})
+                          "intermediate_size", "mixers", "conv_activation", "query_activation"})
     options.set.push_back(fmt::format("model.{}={}", key, shape.at(key).dump()));
   options.complete(device);
-  double flops[2], seconds[2];
+  bench::StepTime steps[2];
   for (const int i : {0, 1}) {
     bench::TrainBenchOptions cut = options;
     cut.set.push_back(fmt::format("model.num_hidden_layers={}", 1 + 3 * i));
-    const Json bench = bench::bench_train(cut, device);
-    if (bench.at("rows").empty()) throw Interrupted{};
-    seconds[i] = bench["rows"][0].at("ms").get<double>() / 1e3;
-    flops[i] = seconds[i] * 1e9 * bench["rows"][0].at("gflops").get<double>();
+    const auto time = bench::time_steps(cut, device);
+    if (!time) throw Interrupted{};
+    steps[i] = *time;
   }
   const double thirds = static_cast<double>(recipe.model.num_hidden_layers - 1) / 3;
-  return (flops[0] + thirds * (flops[1] - flops[0])) / (seconds[0] + thirds * (seconds[1] - seconds[0])) / 1e9;
+  const auto of_all = [&](double one, double four) { return one + thirds * (four - one); };
+  return of_all(steps[0].flops, steps[1].flops) / of_all(steps[0].seconds, steps[1].seconds) / 1e9;
 }
 
 // Training's cost, with AdamW: what another optimizer adds is spread over a batch that is far larger than those

@@ -46,6 +46,18 @@ at::Tensor rows(const at::Tensor& x, const std::optional<at::Tensor>& index) {
   return index ? RowsFunction::apply(x, *index) : x;
 }
 
+// x, whose gradient counts in part.
+struct PartFunction : torch::autograd::Function<PartFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, double part) {
+    ctx->saved_data["part"] = part;
+    return x.view_as(x);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    return {grads[0] * ctx->saved_data["part"].toDouble(), at::Tensor()};
+  }
+};
+
 }  // namespace
 
 Block::Block(const LanguageModel& model, int64_t layer)
@@ -159,16 +171,18 @@ at::Tensor Block::recurrent(at::Tensor q, const Written& written, const Sequence
   if (mamba2)
     q = ops::rms_norm(q, std::nullopt, config_.rms_norm_eps, scale) * weight("mixer.recurrent.scale").unsqueeze(-1);
   else
-    q = ops::unit_norm(q, kUnitEps, scale, "silu");
+    q = ops::unit_norm(q, kUnitEps, scale, config_.query_activation);
   std::optional<at::Tensor> initial;
   if (layout.continues()) {
     std::vector<at::Tensor> states;
     for (const Cache* cache : caches.past) states.push_back(cache->state(layer_));
     initial = at::stack(states);
   }
+  const bool in_part = config_.mixers.size() > 1 && model_.key_gradient() != 1 && ops::wants_graph(written.k);
+  const at::Tensor k = in_part ? PartFunction::apply(written.k, model_.key_gradient()) : written.k;
   at::Tensor o;
-  std::tie(o, final_state) = run_recurrence(config_, q, written.k, written.v, written.g, written.w, layout.cu_seqlens(),
-                                            initial, reads.recurrent);
+  std::tie(o, final_state) =
+      run_recurrence(config_, q, k, written.v, written.g, written.w, layout.cu_seqlens(), initial, reads.recurrent);
   if (mamba2) {
     const at::Tensor v = rows(written.v, reads.recurrent).repeat_interleave(H / config_.num_key_value_heads, 1);
     o = o + weight("mixer.recurrent.D").unsqueeze(-1) * v;

@@ -105,6 +105,8 @@ void ModelConfig::validate() const {
       "'mixers' must be [\"attention\"], [\"mamba2\"], [\"gated_deltanet\"], or attention and one of the other two");
   require(conv_activation == "silu" || conv_activation == "none",
           "'conv_activation' is \"{}\"; it must be \"silu\" or \"none\"", conv_activation);
+  require(query_activation == "silu" || query_activation == "none",
+          "'query_activation' is \"{}\"; it must be \"silu\" or \"none\"", query_activation);
   require(dtype == "float32" || dtype == "bfloat16", "'dtype' is \"{}\"; it must be \"float32\" or \"bfloat16\"",
           dtype);
   // Negated comparisons would let NaN pass.
@@ -145,6 +147,7 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& source) 
   config.conv_kernel = fields.integer("conv_kernel", config.conv_kernel);
   config.conv_activation =
       fields.choice("conv_activation", {"silu", "none"}, config.recurrent() == Mixer::mamba2 ? "none" : "silu");
+  config.query_activation = fields.choice("query_activation", {"silu", "none"}, config.query_activation);
   config.rope_theta = fields.number("rope_theta", config.rope_theta);
   config.rms_norm_eps = fields.number("rms_norm_eps", config.rms_norm_eps);
   config.tie_word_embeddings = fields.boolean("tie_word_embeddings", config.tie_word_embeddings);
@@ -186,6 +189,7 @@ Json ModelConfig::to_json() const {
   json["mixers"] = names;
   json["conv_kernel"] = conv_kernel;
   json["conv_activation"] = conv_activation;
+  json["query_activation"] = query_activation;
   json["rope_theta"] = rope_theta;
   json["rms_norm_eps"] = rms_norm_eps;
   json["tie_word_embeddings"] = tie_word_embeddings;

@@ -31,8 +31,9 @@ struct ModelConfig {
   int64_t intermediate_size = 1408;                                    // F, of the SwiGLU
   std::vector<Mixer> mixers{Mixer::attention, Mixer::gated_deltanet};  // attention, a recurrence, or both in this order
   int64_t conv_kernel = 4;                                             // W
-  std::string conv_activation = "silu";  // "silu" | "none"; the default follows the recurrence: "none" for mamba2
-  double rope_theta = 10000.0;           // 0: no rotary embedding
+  std::string conv_activation = "silu";   // "silu" | "none"; the default follows the recurrence: "none" for mamba2
+  std::string query_activation = "silu";  // "silu" | "none", of the queries of Gated DeltaNet
+  double rope_theta = 10000.0;            // 0: no rotary embedding
   double rms_norm_eps = 1e-5;
   bool tie_word_embeddings = true;
   int64_t max_position_embeddings = 2048;  // training context; longer sequences are allowed

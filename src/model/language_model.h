@@ -43,6 +43,9 @@ class LanguageModel {
   void set_compute_type(at::ScalarType type, bool convert_weights = false);
   void to_double();  // weights and arithmetic in float64, for tests
   void require_gradients(bool on);
+  // Of a model with two mixers: which part of the recurrence's gradient for the keys counts, in [0, 1]; 1 at first.
+  void set_key_gradient(double part) { key_gradient_ = part; }
+  double key_gradient() const { return key_gradient_; }
 
   // A copy on the CPU that shares nothing with this one.
   LanguageModel snapshot() const;
@@ -79,6 +82,7 @@ class LanguageModel {
   std::vector<std::pair<std::string, at::Tensor>> weights_;
   std::unordered_map<std::string, size_t> index_;
   at::ScalarType compute_ = at::kFloat;
+  double key_gradient_ = 1;
 };
 
 }  // namespace oryx

@@ -164,7 +164,8 @@ std::vector<MixingConfig::Phase> read_phases(Fields& fields) {
     last = phase.until;
     phase.mixing = MixingConfig::read(Fields(rest, where));
     require(phase.mixing.phases.empty(), "{}: a phase cannot have phases itself", where);
-    require(!phase.mixing.both, "{}: 'both' holds for all of the training and belongs into [mixing]", where);
+    require(!phase.mixing.both && phase.mixing.key_gradient == 1,
+            "{}: 'both' and 'key_gradient' hold for all of the training and belong into [mixing]", where);
   }
   require(last == 1, "{}: the last of the phases must end at until = 1 (the default), but ends at {}", fields.where(),
           last);
@@ -194,6 +195,9 @@ MixingConfig MixingConfig::read(Fields fields) {
   require(!config.both || config.strategy != "schedule",
           "{}: 'both' would train the hybrid of a schedule with its mixers exchanged as well; set both = false",
           fields.where());
+  config.key_gradient = fields.number("key_gradient", config.key_gradient);
+  require(config.key_gradient >= 0 && config.key_gradient <= 1, "{}: 'key_gradient' must lie in [0, 1], but is {}",
+          fields.where(), config.key_gradient);
   Fields weights = fields.table("weights");
   for (const std::string& name : kSimple)
     if (weights.has(name)) {
@@ -218,8 +222,13 @@ MixingConfig MixingConfig::read(Fields fields) {
 }
 
 Json MixingConfig::to_json() const {
-  Json json{{"strategy", strategy}, {"chunk", chunk},       {"low", low},
-            {"high", high},         {"fraction", fraction}, {"both", both}};
+  Json json{{"strategy", strategy},
+            {"chunk", chunk},
+            {"low", low},
+            {"high", high},
+            {"fraction", fraction},
+            {"both", both},
+            {"key_gradient", key_gradient}};
   if (!schedule.empty()) json["schedule"] = schedule;
   for (const auto& [name, weight] : weights) json["weights"][name] = weight;
   for (const Phase& phase : phases) {

@@ -30,6 +30,9 @@ struct MixingConfig {
   // Every sequence twice in a batch, the second time with the mixers exchanged: each token is learned in both modes.
   // Tokens are counted once; time and memory are those of two passes. No effect on a model with one mixer.
   bool both = false;
+  // Which part of the recurrence's gradient reaches the keys that both mixers read: below 1 attention has more of a say
+  // in what keys are. In [0, 1]; no effect on a model with one mixer.
+  double key_gradient = 1;
 
   static MixingConfig read(Fields fields);  // InputErrors name the key
   Json to_json() const;

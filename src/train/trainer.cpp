@@ -100,6 +100,7 @@ class Trainer {
         guard_(recipe_.train.nonfinite_limit, recipe_.train.outlier_z),
         checkpoints_(options_.out, recipe_.train.keep) {
     model_.set_compute_type(recipe_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+    model_.set_key_gradient(recipe_.mixing.key_gradient);
   }
 
   TrainResult run() {

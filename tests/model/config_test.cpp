@@ -41,6 +41,7 @@ TEST(Config, EveryKeyIsWrittenAndReadBack) {
   config.mixers = {Mixer::attention, Mixer::mamba2};
   config.conv_kernel = 3;
   config.conv_activation = "silu";
+  config.query_activation = "none";
   config.rope_theta = 12345.678;
   config.rms_norm_eps = 1.0 / 3;
   config.tie_word_embeddings = false;
@@ -68,6 +69,7 @@ TEST(Config, EveryKeyIsWrittenAndReadBack) {
                           "mixers",
                           "conv_kernel",
                           "conv_activation",
+                          "query_activation",
                           "rope_theta",
                           "rms_norm_eps",
                           "tie_word_embeddings",
@@ -118,6 +120,7 @@ TEST(Config, RefusalsNameTheKeyAndWhatWouldBeRight) {
   EXPECT_INPUT_ERROR(read(R"({"initializer_range": 0})"), "'initializer_range' is 0");
   EXPECT_INPUT_ERROR(read(R"({"conv_kernel": 1})"), "'conv_kernel' is 1; it must be from 2 to 16");
   EXPECT_INPUT_ERROR(read(R"({"conv_activation": "relu"})"), "'conv_activation' must be one of silu, none");
+  EXPECT_INPUT_ERROR(read(R"({"query_activation": "relu"})"), "'query_activation' must be one of silu, none");
   EXPECT_INPUT_ERROR(read(R"({"dtype": "float16"})"), "'dtype' must be one of float32, bfloat16");
   EXPECT_INPUT_ERROR(read(R"({"tie_word_embeddings": 1})"), "true or false");
   EXPECT_INPUT_ERROR(read(R"({"mixers": []})"), "'mixers' must be [\"attention\"]");

@@ -174,6 +174,35 @@ TEST(Gradients, ReachWhatTheScheduleReads) {
   });
 }
 
+// In one layer all that the keys' weights get comes through the keys, and what stands before the layer's products gets
+// some of it.
+TEST(Gradients, OfKeysCountInPart) {
+  constexpr double kPart = 0.25;
+  for_each_case(10, [](uint64_t seed) {
+    Random random{seed, 25};
+    ModelConfig config = smooth_config(random, Kind::recurrent);
+    config.num_hidden_layers = 1;
+    LanguageModel model = random_model(config, seed);
+    for (const Mode mode : {Mode::attention, Mode::recurrent}) {
+      if (!config.has(mode)) continue;
+      Problem p = random_problem(random, config, 1, 40);
+      p.schedules = {MixerSchedule::uniform(mode, static_cast<int64_t>(p.tokens[0].size()))};
+      SCOPED_TRACE(describe(config, p.schedules));
+      const auto all = gradients(model, p, 0, 1);
+      model.set_key_gradient(kPart);
+      const auto part = gradients(model, p, 0, 1);
+      model.set_key_gradient(1);
+      for (size_t i = 0; i < all.size(); ++i) {
+        const std::string& name = model.weights()[i].first;
+        if (name.ends_with("embed_tokens.weight") || name.ends_with("mixer_norm.weight")) continue;
+        const bool of_keys = name.find(".k_proj") != std::string::npos || name.find(".k_conv") != std::string::npos;
+        const bool counts = of_keys && mode == Mode::recurrent && config.mixers.size() == 2;
+        EXPECT_TRUE(close(part[i], all[i] * (counts ? kPart : 1), kExact)) << name;
+      }
+    }
+  });
+}
+
 TEST(Gradients, ComputingLayersAgainGivesTheSameBits) {
   for_each_case(20, [](uint64_t seed) {
     Random random{seed, 24};

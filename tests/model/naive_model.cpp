@@ -159,7 +159,8 @@ Vector NaiveModel::recur(const std::string& mixer, const Vector& h, const NaiveL
   const bool delta = config_.recurrent() == Mixer::gated_deltanet;
   Vector q = linear(mixer + "recurrent.q_proj", h), o(H * Vd, 0.0);
   if (delta) {
-    for (double& value : q) value = silu(value);
+    if (config_.query_activation == "silu")
+      for (double& value : q) value = silu(value);
     unit_length(q, Kd);
   } else {
     rms_norm_heads(q, Kd);

@@ -67,6 +67,7 @@ ModelConfig random_config(Random& random, Kind kind) {
   c.intermediate_size = pick(random, {5, 16, 20});
   c.conv_kernel = pick(random, {2, 3, 4, 5});
   c.conv_activation = random.below(2) ? "silu" : "none";
+  c.query_activation = random.below(2) ? "silu" : "none";
   c.tie_word_embeddings = random.below(2) == 0;
   c.max_position_embeddings = 64;
   c.validate();

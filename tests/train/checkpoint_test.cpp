@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "expect_error.h"
 #include "train/checksums.h"
 #include "training_case.h"
 
@@ -51,6 +52,19 @@ TEST_F(Checkpoints, TheNewestAndTheBestStay) {
   EXPECT_EQ(state->step, 6);
   EXPECT_EQ(state->best_loss, 1.25);
   EXPECT_EQ(state->best_step, 2);
+}
+
+TEST_F(Checkpoints, OfAnOlderProgramLackKeysThatHaveTheirDefaults) {
+  const Json now = state_.recipe;
+  state_.recipe["mixing"].erase("key_gradient");
+  state_.recipe["model"].erase("query_activation");
+  CheckpointWriter writer(dir_, 2);
+  save(writer, 1);
+  writer.wait();
+  EXPECT_TRUE(load_newest_checkpoint(dir_, now, *model_, *optimizer_));
+  Json other = now;
+  other["mixing"]["key_gradient"] = 0.5;
+  EXPECT_INPUT_ERROR(load_newest_checkpoint(dir_, other, *model_, *optimizer_), "mixing.key_gradient = 1.0");
 }
 
 TEST_F(Checkpoints, AreWrittenBesideTraining) {

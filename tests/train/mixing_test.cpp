@@ -115,6 +115,16 @@ MixingConfig read(const char* json) {
   return MixingConfig::read(Fields(Json::parse(json), "mixing"));
 }
 
+TEST(Mixing, KeyGradientIsAPart) {
+  const MixingConfig config = read(R"({"key_gradient": 0.25, "both": true})");
+  EXPECT_EQ(config.key_gradient, 0.25);
+  EXPECT_EQ(MixingConfig::read(Fields(config.to_json(), "again")).key_gradient, 0.25);
+  EXPECT_EQ(read("{}").key_gradient, 1);
+  for (const char* text : {R"({"key_gradient": -0.1})", R"({"key_gradient": 1.5})",
+                           R"({"strategy": "phases", "phases": [{"strategy": "attention", "key_gradient": 0.5}]})"})
+    EXPECT_THROW(read(text), InputError) << text;
+}
+
 TEST(Mixing, PhasesFollowProgress) {
   const MixingConfig config = read(
       R"({"strategy": "phases", "phases": [{"until": 0.25, "strategy": "attention"}, {"strategy": "recurrent"}]})");
