@@ -3,6 +3,7 @@
 // Forward pass of attention for the sequences that few query rows read: decoding. Bound by the memory that keys and
 // values come from, so all heads of a key are taken while its row streams by. Included by cpu.cpp only.
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -78,8 +79,11 @@ class FewRowsUnit {
   const T* at(const void* tensor, int64_t t, int64_t dim) const {
     return static_cast<const T*>(tensor) + t * args_.kv_heads * dim;
   }
+  // Four lines at a time, perhaps a few more than the row has.
   void prefetch(const T* row, int64_t dim) const {
-    for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + d);
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    for (int64_t d = 0; d < dim; d += 4 * kLine)
+      for (int64_t line = 0; line < 4; ++line) __builtin_prefetch(row + d + line * kLine);
   }
 
   // Keys [j, j + Keys) in all heads and rows.
@@ -90,10 +94,15 @@ class FewRowsUnit {
     const T* next = t + 2 * Keys <= unit_.key_end ? keys + Keys * stride : nullptr;
     for (int x = 0; rotations_ && x < Keys; ++x) rotations_->go_to(t + x - args_.tokens[unit_.sequence], x);
     for (int64_t c = 0; c < args_.kv_heads; ++c) {
+      if (next)
+        for (int x = 0; x < Keys; ++x) prefetch(next + x * stride + c * Kd, Kd);
+      if (rotations_ && count_ == 1) {
+        put_logits(c, j, rotated_products<Keys>(keys + c * Kd, stride, q_ + c * kw_));
+        continue;
+      }
       const A* loaded[Keys];
       for (int x = 0; x < Keys; ++x) {
         const T* key = keys + x * stride + c * Kd;
-        if (next) prefetch(next + x * stride + c * Kd, Kd);
         if (std::is_same_v<T, A> && !rotations_ && kw_ == Kd) {
           loaded[x] = reinterpret_cast<const A*>(key);
         } else {
@@ -102,12 +111,40 @@ class FewRowsUnit {
         }
       }
       for (int64_t i = c * count_; i < (c + 1) * count_; ++i) {
-        Vec<A> sums[kKeys]{};
-        A out[kKeys];
+        std::array<Vec<A>, Keys> sums;
         for (int x = 0; x < Keys; ++x) sums[x] = products<A>(kw_, q_ + i * kw_, loaded[x]);
-        sum_four<A>(sums, out);
-        for (int x = 0; x < Keys; ++x) s_[i * C + j + x] = out[x];
+        put_logits(i, j, sums);
       }
+    }
+  }
+
+  // Vectors whose sums are the products of a query and Keys keys, which are turned on the way: one row reads them.
+  template <int Keys>
+  std::array<Vec<A>, Keys> rotated_products(const T* keys, int64_t stride, const A* q) const {
+    const int64_t half = args_.key_dim / 2;
+    std::array<Vec<A>, Keys> sums{};
+    for_vectors<A>(half, [&](int64_t d, auto size) {
+      const Vec<A> q_first = get(q + d, size), q_second = get(q + half + d, size);
+      for (int x = 0; x < Keys; ++x) {
+        const T* key = keys + x * stride + d;
+        const Vec<A> first = get(key, size), second = get(key + half, size);
+        const Vec<A> cosine = vload(rotations_->cosine(x) + d), sine = vload(rotations_->sine(x) + d);
+        sums[x] += q_first * (first * cosine - second * sine);
+        sums[x] += q_second * (second * cosine + first * sine);
+      }
+    });
+    return sums;
+  }
+
+  // Of row i with keys [j, j + n).
+  template <size_t n>
+  void put_logits(int64_t i, int64_t j, const std::array<Vec<A>, n>& sums) {
+    if constexpr (n == 4) {
+      A out[4];
+      sum_four<A>(sums.data(), out);
+      for (int x = 0; x < 4; ++x) s_[i * C + j + x] = out[x];
+    } else {
+      for (size_t x = 0; x < n; ++x) s_[i * C + j + static_cast<int64_t>(x)] = vsum<A>(sums[x]);
     }
   }
 

@@ -2,7 +2,7 @@
 
 // Rows of any length and storage type in vectors of the type that kernels compute in. Included by cpu.cpp only.
 
-#if defined(__AVX512BW__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -41,14 +41,22 @@ inline void put(A* p, Vec<A> v, Part part) {
 
 typedef uint16_t HalfWords __attribute__((vector_size(kVectorBytes / 2)));
 
-// Between 16 and 32 bits. GCC 12 splits and joins halves for these conversions where AVX-512 has one instruction, and
-// its headers warn of an uninitialised value in the forms without a mask.
+// Between 16 and 32 bits. GCC 12 splits and joins halves for these conversions where one or two instructions do, and
+// its headers of AVX-512 warn of an uninitialised value in the forms without a mask.
 #if defined(__AVX512BW__)
 inline Words extend(HalfWords half) {
   return reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(half)));
 }
 inline HalfWords truncate(Words words) {
   return reinterpret_cast<HalfWords>(_mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(words)));
+}
+#elif defined(__AVX2__)
+inline Words extend(HalfWords half) {
+  return reinterpret_cast<Words>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
+}
+inline HalfWords truncate(Words words) {  // words are below 2^16
+  const __m256i twice = _mm256_packus_epi32(reinterpret_cast<__m256i>(words), reinterpret_cast<__m256i>(words));
+  return reinterpret_cast<HalfWords>(_mm256_castsi256_si128(_mm256_permute4x64_epi64(twice, 0x08)));
 }
 #else
 inline Words extend(HalfWords half) {
