@@ -54,7 +54,7 @@ double predict_gflops(const Recipe& recipe, at::Device device) {
   options.budget_s = 10;
   const Json shape = recipe.model.to_json();
   for (const char* key : {"hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "value_head_dim",
-                          "intermediate_size", "mixers", "conv_activation", "query_activation"})
+                          "intermediate_size", "mixers", "conv_activation"})
     options.set.push_back(fmt::format("model.{}={}", key, shape.at(key).dump()));
   options.complete(device);
   bench::StepTime steps[2];

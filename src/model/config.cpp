@@ -189,7 +189,7 @@ Json ModelConfig::to_json() const {
   json["mixers"] = names;
   json["conv_kernel"] = conv_kernel;
   json["conv_activation"] = conv_activation;
-  json["query_activation"] = query_activation;
+  if (query_activation != ModelConfig().query_activation) json["query_activation"] = query_activation;
   json["rope_theta"] = rope_theta;
   json["rms_norm_eps"] = rms_norm_eps;
   json["tie_word_embeddings"] = tie_word_embeddings;

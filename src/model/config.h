@@ -50,7 +50,9 @@ struct ModelConfig {
 
   static ModelConfig from_json(const Json& json, const std::string& source);  // strict, validated
   static ModelConfig load(const std::filesystem::path& directory);            // DIRECTORY/config.json
-  Json to_json() const;  // every key, so that a file says all that it means
+  // Every key, so that a file says all that it means; query_activation, which other readers of the format may not know,
+  // where it is not the default.
+  Json to_json() const;
   bool operator==(const ModelConfig&) const = default;
 };
 

@@ -97,6 +97,7 @@ TEST(Config, DefaultsFollowTheirPartners) {
             (std::vector<Mixer>{Mixer::attention, Mixer::mamba2}));
   EXPECT_EQ(read(R"({"bos_token_id": null})").bos_token_id, std::nullopt);
   EXPECT_EQ(read(R"({"rope_theta": 500000})").rope_theta, 500000.0);
+  EXPECT_FALSE(ModelConfig().to_json().contains("query_activation"));  // others need not know it
 }
 
 TEST(Config, RefusalsNameTheKeyAndWhatWouldBeRight) {
