@@ -206,11 +206,11 @@ void TrainBenchOptions::complete(c10::Device device) {
 }
 
 std::optional<StepTime> time_steps(const TrainBenchOptions& options, c10::Device device) {
-  Json trace;
-  const Json row = measure_preset(options.presets.at(0), options, device, trace);
-  if (row.is_null()) return {};
-  const double seconds = row["ms"].get<double>() / 1e3;
-  return StepTime{seconds, row["gflops"].get<double>() * 1e9 * seconds};
+  const Recipe recipe = make_recipe(options, options.presets.at(0));
+  const Steps steps = take_steps(recipe, options, device);
+  if (StopSignal::received() != 0) return {};
+  const double flops = training_flops(recipe, attention_fraction(recipe, steps));
+  return StepTime{median(steps.seconds), flops * static_cast<double>(recipe.train.batch_tokens)};
 }
 
 Json bench_train(const TrainBenchOptions& options, c10::Device device) {

@@ -32,7 +32,8 @@ std::string digest(const BatchSource& source, const Recipe& recipe) {
 
 // A finished run must have had this recipe; what the data add to it is not known here.
 void check_finished(const fs::path& run, const Recipe& recipe) {
-  Json now = recipe.to_json(), before = load_json(run / "recipe.json");
+  const fs::path written = run / "recipe.json";
+  Json now = recipe.to_json(), before = Recipe::completed(load_json(written), written.string());
   for (const char* key : {"vocab_size", "bos_token_id", "eos_token_id"})
     if (key != std::string_view("vocab_size") || !recipe.vocab_given)
       now["model"].erase(key), before["model"].erase(key);

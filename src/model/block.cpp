@@ -178,7 +178,7 @@ at::Tensor Block::recurrent(at::Tensor q, const Written& written, const Sequence
     for (const Cache* cache : caches.past) states.push_back(cache->state(layer_));
     initial = at::stack(states);
   }
-  const bool in_part = config_.mixers.size() > 1 && model_.key_gradient() != 1 && ops::wants_graph(written.k);
+  const bool in_part = config_.mixers.size() > 1 && model_.key_gradient() != 1;
   const at::Tensor k = in_part ? PartFunction::apply(written.k, model_.key_gradient()) : written.k;
   at::Tensor o;
   std::tie(o, final_state) =

@@ -76,10 +76,9 @@ std::map<std::string, at::Tensor> read_tensors(const fs::path& path) {
   return tensors;
 }
 
-// InputError naming the first key in which two resolved recipes differ, but for those that change no result. A key that
-// the program did not have when it wrote `written` has its default.
+// InputError naming the first key in which two resolved recipes differ, but for those that change no result.
 void check_same_recipe(const Json& written, const Json& now, const fs::path& checkpoint) {
-  const Json before = Recipe::from_json(written, checkpoint.string(), "").to_json();
+  const Json before = Recipe::completed(written, checkpoint.string());
   static const std::set<std::string> free_keys{"log_every", "eval_every",      "checkpoint_every", "eval_tokens",
                                                "keep",      "nonfinite_limit", "recompute"};
   for (const auto& [table, values] : now.items())

@@ -194,6 +194,7 @@ Json Recipe::to_json() const {
     d.update({{"valid", data.valid}, {"tokenizer", data.tokenizer}, {"vocab", data.vocab}, {"context", data.context}});
   }
   Json m = model.to_json();
+  m["query_activation"] = model.query_activation;
   if (!weights.empty()) m["weights"] = weights;
   const auto& t = train;
   return {{"model", m},

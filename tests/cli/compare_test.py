@@ -162,6 +162,16 @@ class Compare(OryxCase):
         self.assertEqual(first.stat().st_mtime_ns, before)
         self.bad(["transformer/seed-3", "train.lr is 0.5 now"], "compare", comparison, "--out", "out", "--resume",
                  "--set", "train.lr=0.5", *options)
+        # A recipe of an earlier program lacks newer keys, which had their defaults; another value is another recipe.
+        written = self.dir / "out/transformer/seed-3/recipe.json"
+        recipe = json.loads(written.read_text())
+        del recipe["mixing"]["key_gradient"], recipe["model"]["query_activation"]
+        written.write_text(json.dumps(recipe))
+        self.ok_json("compare", comparison, "--out", "out", "--resume", *options)
+        recipe["model"]["query_activation"] = "none"
+        written.write_text(json.dumps(recipe))
+        self.bad(["transformer/seed-3", 'model.query_activation is "silu" now'], "compare", comparison, "--out", "out",
+                 "--resume", *options)
 
     def test_jobs(self):
         """Processes side by side leave what one run after another does, also after a SIGTERM; one that fails stands alone."""

@@ -174,6 +174,7 @@ TEST(Recipe, PrintedAsTomlItReadsBackTheSame) {
   for (const std::string& text :
        {std::string(kRecall), with("chunk = 8", "strategy = \"mixture\"\n[mixing.weights]\ntail = 0.25\nrandom = 1")}) {
     const Json resolved = read(text).to_json();
+    EXPECT_EQ(resolved["model"]["query_activation"], "silu");
     EXPECT_EQ(read(to_toml(resolved)).to_json(), resolved) << to_toml(resolved);
   }
 }
