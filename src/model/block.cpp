@@ -46,6 +46,19 @@ at::Tensor rows(const at::Tensor& x, const std::optional<at::Tensor>& index) {
   return index ? RowsFunction::apply(x, *index) : x;
 }
 
+// All of x's rows in another order, with the index that undoes it.
+struct OrderFunction : torch::autograd::Function<OrderFunction> {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& order,
+                            const at::Tensor& reverse) {
+    ctx->save_for_backward({reverse});
+    return x.index_select(0, order);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    return {grads[0].index_select(0, ctx->get_saved_variables()[0]), at::Tensor(), at::Tensor()};
+  }
+};
+
 // x, whose gradient counts in part.
 struct PartFunction : torch::autograd::Function<PartFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, double part) {
@@ -78,11 +91,13 @@ std::tuple<at::Tensor, std::vector<at::Tensor>> Block::normed_linears(const Resi
     const auto normed = residual.normed(model_, norm_weight);
     return {std::get<0>(normed), linears([h = std::get<1>(normed)](const auto&) { return h; }, {}, layers)};
   }
-  const at::Tensor sum = residual.sum();
-  const auto function = [eps = config_.rms_norm_eps, type = model_.compute_type()](const std::vector<at::Tensor>& in) {
+  const double eps = config_.rms_norm_eps;
+  if (residual.delta.defined())
+    return oryx::normed_linears(residual.x, residual.delta, norm_weight, eps, layers, order);
+  const auto function = [eps, type = model_.compute_type()](const std::vector<at::Tensor>& in) {
     return ops::rms_norm(in[0], in[1], eps, 1.0, type);
   };
-  return {sum, linears(function, {sum, norm_weight}, layers, order)};
+  return {residual.x, linears(function, {residual.x, norm_weight}, layers, order)};
 }
 
 Block::Projected Block::project(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const {
@@ -238,7 +253,8 @@ Residual Block::forward(const Residual& residual, const SequenceLayout& layout, 
   if (recurs(reads, caches)) by_recurrence = recurrent(projected.q_recurrent, written, layout, caches, final_state);
   if (!caches.written.empty()) stage_ends(written, final_state, caches.written);
   if (reads.count() == 0) return {projected.x.slice(0, 0, 0), {}};
-  const at::Tensor o = reads.merge                 ? rows(at::cat({by_attention, by_recurrence}), reads.merge)
+  const at::Tensor o = reads.merge
+                           ? OrderFunction::apply(at::cat({by_attention, by_recurrence}), *reads.merge, *reads.unmerge)
                        : reads.attention_count > 0 ? by_attention
                                                    : by_recurrence;
   const auto gated = [eps = config_.rms_norm_eps](const std::vector<at::Tensor>& in) {

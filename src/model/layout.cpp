@@ -42,7 +42,7 @@ SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_
 
 LayerReads SequenceLayout::make_reads(int64_t layer, at::Device device, const std::vector<int64_t>* wanted) const {
   size_t next = 0;  // of those wanted
-  std::vector<int64_t> attention, recurrent, attention_keys, merge;
+  std::vector<int64_t> attention, recurrent, attention_keys, merge, unmerge;
   for (size_t b = 0; b < sequences_.size(); ++b) {
     const auto& s = sequences_[b];
     for (const Span& span : layer < 0 ? s.schedule.common() : s.schedule.spans(layer))
@@ -62,11 +62,15 @@ LayerReads SequenceLayout::make_reads(int64_t layer, at::Device device, const st
   LayerReads reads;
   reads.attention_count = static_cast<int64_t>(attention.size());
   reads.recurrent_count = static_cast<int64_t>(recurrent.size());
-  for (int64_t& row : merge)
-    if (row < 0) row = reads.attention_count + ~row;
+  unmerge.resize(merge.size());
+  for (size_t i = 0; i < merge.size(); ++i) {
+    if (merge[i] < 0) merge[i] = reads.attention_count + ~merge[i];
+    unmerge[static_cast<size_t>(merge[i])] = static_cast<int64_t>(i);
+  }
   if (reads.attention_count < num_tokens()) reads.attention = ops::upload(attention, device);
   if (reads.recurrent_count < num_tokens()) reads.recurrent = ops::upload(recurrent, device);
-  if (reads.attention_count > 0 && reads.recurrent_count > 0) reads.merge = ops::upload(merge, device);
+  if (reads.attention_count > 0 && reads.recurrent_count > 0)
+    reads.merge = ops::upload(merge, device), reads.unmerge = ops::upload(unmerge, device);
   if (reads.attention_count < key_begins_.back()) reads.attention_keys = ops::upload(attention_keys, device);
   if (wanted) reads.wanted = ops::upload(*wanted, device);
   return reads;

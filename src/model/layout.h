@@ -21,8 +21,9 @@ struct LayerReads {
   // Packed tokens (int64, ascending) served by each mode; absent when it serves all of them. The counts say which.
   std::optional<at::Tensor> attention, recurrent;
   int64_t attention_count = 0, recurrent_count = 0;
-  // Of the rows [attention's; recurrent's], the one of each token, int64 [N]; absent unless both modes serve tokens.
-  std::optional<at::Tensor> merge;
+  // Of the rows [attention's; recurrent's], the one of each token, int64 [N], and the reverse; absent unless both modes
+  // serve tokens.
+  std::optional<at::Tensor> merge, unmerge;
   // The tokens in attention as places among the packed keys (cached and new); absent when every key is read.
   std::optional<at::Tensor> attention_keys;
   // The tokens whose outputs are wanted, when not all are (int64, ascending); the counts and `merge` are then of these.

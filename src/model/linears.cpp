@@ -12,6 +12,7 @@
 
 #include "ops/common/products.h"
 #include "ops/common/tensors.h"
+#include "ops/rms_norm/op.h"
 
 namespace oryx {
 namespace {
@@ -32,50 +33,62 @@ std::vector<Tensor> products(const Tensor& x, const std::vector<Linear>& layers)
   return out;
 }
 
+// What layers read, in the backward pass.
+struct Reading {
+  Tensor x;
+  bool differentiable;  // whether x's gradient is wanted
+  // The gradients of the inputs from x's, which may be undefined.
+  std::function<autograd::variable_list(const Tensor& grad_x)> gradients;
+};
+
 class LinearsBackward : public autograd::Node {
  public:
-  // Of the tensors, the function's inputs and then the layers' weights, the first `inputs` are the former.
-  LinearsBackward(Function function, const std::vector<Tensor>& tensors, size_t inputs,
+  // Of the tensors, the first `inputs` are those that x is computed from, and the others the layers' weights; `kept`
+  // are what computes x again.
+  LinearsBackward(const std::vector<Tensor>& tensors, size_t inputs, const std::vector<Tensor>& kept,
                   const std::vector<Linear>& layers, std::optional<Tensor> order)
-      : Node(autograd::collect_next_edges(tensors)),
-        function_(std::move(function)),
-        inputs_(inputs),
-        order_(std::move(order)) {
-    for (const Tensor& x : tensors) saved_.emplace_back(x, /*is_output=*/false);
-    for (const Linear& layer : layers) rows_.push_back(layer.rows);
+      : Node(autograd::collect_next_edges(tensors)), inputs_(inputs), order_(std::move(order)) {
+    for (const Tensor& x : kept) kept_.emplace_back(x, /*is_output=*/false);
+    for (const Linear& layer : layers) {
+      weights_.emplace_back(layer.weight, /*is_output=*/false);
+      rows_.push_back(layer.rows);
+    }
   }
 
-  autograd::variable_list apply(autograd::variable_list&& grads) override {
+  autograd::variable_list apply(autograd::variable_list&& all_grads) override {
     ops::refuse_double_backward("linears");
-    std::vector<Tensor> inputs;
-    for (size_t i = 0; i < inputs_; ++i)
-      inputs.push_back(saved_[i].unpack().detach().requires_grad_(task_should_compute_output(i)));
-    const c10::AutoGradMode with_gradients(true);
-    const Tensor again = function_(inputs);
-    const c10::AutoGradMode without(false);
-    const Tensor x = again.detach();
-    autograd::variable_list out(saved_.size());
+    // Behind what comes out beside the layers' products.
+    const std::vector<Tensor> grads(all_grads.end() - static_cast<ptrdiff_t>(rows_.size()), all_grads.end());
+    const Reading reading = read(all_grads);
+    const Tensor& x = reading.x;
+    autograd::variable_list out(inputs_ + rows_.size());
     Tensor grad_x;
     std::vector<Tensor> apart;  // the gradients of rows, in the layers' order
     for (size_t i = 0; i < rows_.size(); ++i) {
       if (!grads[i].defined()) continue;
-      const Tensor weight = saved_[inputs_ + i].unpack().detach();
+      const Tensor weight = weights_[i].unpack().detach();
       if (task_should_compute_output(inputs_ + i)) out[inputs_ + i] = weight_gradient(grads[i], x, i, weight);
-      if (!again.requires_grad()) continue;
+      if (!reading.differentiable) continue;
       if (rows_[i])
         apart.push_back(ops::matrix_product(grads[i], weight.to(x.scalar_type())));
       else
         add_product(grad_x, grads[i], weight.to(x.scalar_type()));
     }
     if (!apart.empty()) add(grad_x, of_rows(apart, grads, x));
-    if (grad_x.defined()) backpropagate(again, inputs, grad_x, out);
+    std::ranges::copy(reading.gradients(grad_x), out.begin());
     return out;
   }
 
   void release_variables() override {
-    for (auto& x : saved_) x.reset_data();
+    for (auto* saved : {&kept_, &weights_})
+      for (auto& x : *saved) x.reset_data();
   }
   std::string name() const override { return "LinearsBackward"; }
+
+ protected:
+  virtual Reading read(const autograd::variable_list& grads) = 0;
+  Tensor kept(size_t i) { return kept_[i].unpack().detach(); }
+  size_t inputs() const { return inputs_; }
 
  private:
   Tensor weight_gradient(const Tensor& grad, const Tensor& x, size_t layer, const Tensor& weight) const {
@@ -107,21 +120,61 @@ class LinearsBackward : public autograd::Node {
     return sum;
   }
 
-  static void backpropagate(const Tensor& again, const std::vector<Tensor>& inputs, const Tensor& grad_x,
-                            autograd::variable_list& out) {
-    autograd::variable_list wanted;
-    for (const Tensor& x : inputs)
-      if (x.requires_grad()) wanted.push_back(x);
-    const auto gradients = autograd::grad({again}, wanted, {grad_x});
-    for (size_t i = 0, next = 0; i < inputs.size(); ++i)
-      if (inputs[i].requires_grad()) out[i] = gradients[next++];
-  }
-
-  Function function_;
-  size_t inputs_;  // how many; the weights stand behind them
-  std::vector<autograd::SavedVariable> saved_;
+  size_t inputs_;
+  std::vector<autograd::SavedVariable> kept_, weights_;
   std::vector<std::optional<Tensor>> rows_;
   std::optional<Tensor> order_;
+};
+
+// Of x = function(inputs).
+class FunctionLinearsBackward : public LinearsBackward {
+ public:
+  FunctionLinearsBackward(Function function, const std::vector<Tensor>& tensors, const std::vector<Tensor>& inputs,
+                          const std::vector<Linear>& layers, std::optional<Tensor> order)
+      : LinearsBackward(tensors, inputs.size(), inputs, layers, std::move(order)), function_(std::move(function)) {}
+
+ protected:
+  Reading read(const autograd::variable_list&) override {
+    std::vector<Tensor> leaves;
+    for (size_t i = 0; i < inputs(); ++i) leaves.push_back(kept(i).requires_grad_(task_should_compute_output(i)));
+    const c10::AutoGradMode with_gradients(true);
+    const Tensor x = function_(leaves);
+    return {x.detach(), x.requires_grad(), [x, leaves](const Tensor& grad_x) {
+              autograd::variable_list wanted, out(leaves.size());
+              for (const Tensor& leaf : leaves)
+                if (leaf.requires_grad()) wanted.push_back(leaf);
+              if (!grad_x.defined()) return out;
+              const auto gradients = autograd::grad({x}, wanted, {grad_x});
+              for (size_t i = 0, next = 0; i < leaves.size(); ++i)
+                if (leaves[i].requires_grad()) out[i] = gradients[next++];
+              return out;
+            }};
+  }
+
+ private:
+  Function function_;
+};
+
+// Of x = add_rms_norm(stream, delta, norm_weight), where the sum is kept.
+class NormedLinearsBackward : public LinearsBackward {
+ public:
+  NormedLinearsBackward(const std::vector<Tensor>& tensors, const Tensor& sum, const Tensor& norm_weight, double eps,
+                        at::ScalarType type, const std::vector<Linear>& layers, std::optional<Tensor> order)
+      : LinearsBackward(tensors, 3, {sum, norm_weight}, layers, std::move(order)), eps_(eps), type_(type) {}
+
+ protected:
+  Reading read(const autograd::variable_list& grads) override {
+    const Tensor sum = kept(0), weight = kept(1);
+    return {ops::rms_norm(sum, weight, eps_, 1.0, type_), true,
+            [=, eps = eps_, type = type_, grad_sum = grads[0]](const Tensor& grad_x) -> autograd::variable_list {
+              auto out = ops::add_rms_norm_backward(sum, weight, eps, grad_sum, grad_x, type);
+              return {out.x, out.y, out.weight};
+            }};
+  }
+
+ private:
+  double eps_;
+  at::ScalarType type_;
 };
 
 }  // namespace
@@ -136,8 +189,27 @@ std::vector<Tensor> linears(Function function, const std::vector<Tensor>& inputs
   }
   if (autograd::compute_requires_grad(at::TensorList(tensors)))
     autograd::set_history(
-        out, std::make_shared<LinearsBackward>(std::move(function), tensors, inputs.size(), layers, order));
+        out, std::make_shared<FunctionLinearsBackward>(std::move(function), tensors, inputs, layers, order));
   return out;
+}
+
+std::tuple<Tensor, std::vector<Tensor>> normed_linears(const Tensor& stream, const Tensor& delta,
+                                                       const Tensor& norm_weight, double eps,
+                                                       const std::vector<Linear>& layers,
+                                                       const std::optional<Tensor>& order) {
+  std::vector<Tensor> tensors{stream, delta, norm_weight}, out;
+  for (const Linear& layer : layers) tensors.push_back(layer.weight);
+  {
+    const c10::NoGradGuard no_grad;
+    const auto [sum, x] = ops::add_rms_norm(stream, delta, norm_weight, eps);
+    out = products(x, layers);
+    out.insert(out.begin(), sum);
+  }
+  // The node keeps the sum without its history, which is the node.
+  if (autograd::compute_requires_grad(at::TensorList(tensors)))
+    autograd::set_history(out, std::make_shared<NormedLinearsBackward>(tensors, out[0].detach(), norm_weight, eps,
+                                                                       delta.scalar_type(), layers, order));
+  return {out[0], std::vector<Tensor>(out.begin() + 1, out.end())};
 }
 
 }  // namespace oryx

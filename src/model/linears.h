@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 namespace oryx {
@@ -21,5 +22,13 @@ struct Linear {
 std::vector<at::Tensor> linears(std::function<at::Tensor(const std::vector<at::Tensor>&)> function,
                                 const std::vector<at::Tensor>& inputs, const std::vector<Linear>& layers,
                                 const std::optional<at::Tensor>& order = std::nullopt);
+
+// The same of rows x = ops::add_rms_norm(stream, delta, norm_weight, eps), a step of a residual stream, whose sum is
+// returned first and kept; in the backward pass what comes to the sum from elsewhere is added where the norm's gradient
+// is written.
+std::tuple<at::Tensor, std::vector<at::Tensor>> normed_linears(const at::Tensor& stream, const at::Tensor& delta,
+                                                               const at::Tensor& norm_weight, double eps,
+                                                               const std::vector<Linear>& layers,
+                                                               const std::optional<at::Tensor>& order = std::nullopt);
 
 }  // namespace oryx

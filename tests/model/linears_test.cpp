@@ -103,6 +103,50 @@ TEST(Linears, KeepNeitherTheInputNorNarrowWeights) {
   }
 }
 
+// A step of a residual stream: the sum goes on, in two places here, and its norm is what the layers read.
+TEST(NormedLinears, AgreeWithTheirDefinition) {
+  at::manual_seed(3);
+  const Case c;
+  const Tensor delta = normal({7, 5});
+  Tensors leaves = c.leaves();
+  leaves.push_back(delta);
+  const auto fused = [&](const std::optional<Tensor>& order) {
+    auto [sum, out] = normed_linears(c.x, delta, c.scale, 1e-5, c.layers, order);
+    out.push_back(sum), out.push_back(sum * 2);
+    return out;
+  };
+  const auto plainly = [&] {
+    Case stepped = c;
+    stepped.x = c.x + delta;
+    Tensors out = stepped.plainly();
+    out.push_back(stepped.x), out.push_back(stepped.x * 2);
+    return out;
+  };
+  for (const auto& order : {std::optional<Tensor>(), std::optional(c.order)}) {
+    expect_same(fused(order), plainly());
+    // Of all, of the layers alone, of the sum alone.
+    for (const std::vector<size_t>& used :
+         std::vector<std::vector<size_t>>{{0, 1, 2, 3, 4, 5}, {0, 2, 4}, {1, 2}, {0}, {4}, {4, 5}}) {
+      const Tensors got = gradients(fused(order), leaves, used), want = gradients(plainly(), leaves, used);
+      for (size_t i = 0; i < got.size(); ++i) {
+        const Tensor zeros = at::zeros_like(leaves[i]);
+        EXPECT_TRUE(at::allclose(got[i].defined() ? got[i] : zeros, want[i].defined() ? want[i] : zeros, 1e-12, 1e-12))
+            << i;
+      }
+    }
+  }
+}
+
+TEST(NormedLinears, DoNotOutliveTheirGraph) {
+  at::manual_seed(4);
+  const Case c;
+  c10::weak_intrusive_ptr<c10::TensorImpl> watched = [&] {
+    const auto [sum, out] = normed_linears(c.x, normal({7, 5}), c.scale, 1e-5, c.layers, c.order);
+    return c10::weak_intrusive_ptr<c10::TensorImpl>(sum.getIntrusivePtr());
+  }();
+  EXPECT_TRUE(watched.expired());  // no node holds the sum that holds the node
+}
+
 TEST(Linears, RefuseGradientsOfGradients) {
   const Case c;
   const Tensor loss = c.run(c.order)[0].sum();

@@ -107,7 +107,43 @@ TEST(RmsNormErrors, NameTheArgument) {
   expect_no_double_backward(rms_norm(leaf, w, 1e-5).sum(), leaf, "rms_norm");
 }
 
-// The sum is the same bits as x + y, and its norm those of rms_norm; with a graph it is those two.
+// Its gradients against those of the two operations, where both outputs are used, or one.
+TEST(AddRmsNorm, GradientsAreThoseOfTheTwoOperations) {
+  at::manual_seed(6);
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{1, 3}, {17, 8}, {3, 5, 64}, {2, 0, 16}, {15, 1000}}) {
+    const auto leaf = [](const at::Tensor& x) { return x.clone().requires_grad_(true); };
+    const at::Tensor x = leaf(normal(shape)), y = leaf(normal(shape)), weight = leaf(normal({shape.back()}));
+    const at::Tensor to_sum = normal(shape), to_normed = normal(shape);
+    for (const auto& [of_sum, of_normed] : {std::pair{1, 1}, {1, 0}, {0, 1}}) {
+      const auto gradients = [&](const at::Tensor& sum, const at::Tensor& normed) {
+        at::Tensor loss = at::zeros({}, at::kDouble);
+        if (of_sum > 0) loss = loss + (sum * to_sum).sum();
+        if (of_normed > 0) loss = loss + (normed * to_normed).sum();
+        auto all = torch::autograd::grad({loss}, {x, y, weight}, {}, std::nullopt, false, /*allow_unused=*/true);
+        if (!all[2].defined()) all[2] = at::zeros_like(weight);
+        return all;
+      };
+      const auto [sum, normed] = add_rms_norm(x, y, weight, 1e-5);
+      const at::Tensor plain_sum = x + y;
+      const auto got = gradients(sum, normed);
+      const auto want = gradients(plain_sum, rms_norm_reference(plain_sum, weight, 1e-5));
+      for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(at::allclose(got[i], want[i], 1e-10, 1e-12)) << i;
+    }
+  }
+}
+
+// What is summed in bfloat16 has its gradient in bfloat16: x's, rounded once.
+TEST(AddRmsNorm, GradientsHaveTheirInputsTypes) {
+  at::manual_seed(7);
+  const at::Tensor sum = normal({9, 40}).to(at::kFloat), weight = normal({40}).to(at::kFloat);
+  const at::Tensor to_sum = normal({9, 40}).to(at::kFloat), to_normed = normal({9, 40}).to(at::kBFloat16);
+  const auto got = add_rms_norm_backward(sum, weight, 1e-5, to_sum, to_normed, at::kBFloat16);
+  EXPECT_EQ(got.x.scalar_type(), at::kFloat);
+  EXPECT_EQ(got.y.scalar_type(), at::kBFloat16);
+  EXPECT_TRUE(at::equal(got.y, got.x.to(at::kBFloat16)));
+}
+
+// The sum is the same bits as x + y, and its norm those of rms_norm, with a graph and without.
 TEST(AddRmsNorm, EqualsTheTwoOperations) {
   at::manual_seed(5);
   struct Types {

@@ -149,12 +149,15 @@ class Cuda(unittest.TestCase):
 
     def test_norms(self):
         torch.manual_seed(0)
-        for width in (24, 23, 1, 64, 600):
-            heads = [normal(N, 4, width), normal(N, 4, width), normal(width)]
+        # Rows that lie in registers in one piece to sixteen, and longer ones; then more rows than blocks take at once.
+        for width, tokens in ((24, N), (23, N), (1, N), (64, N), (320, N), (600, N), (2048, 7), (4200, 7), (64, 10001)):
+            heads = [normal(tokens, 4, width), normal(tokens, 4, width), normal(width)]
             self.compare(lambda x, g, w: ops.gated_rms_norm(x, g, w, 1e-5), heads)
             self.compare(lambda x, w: ops.rms_norm(x, w, 1e-5, 0.5), [heads[0], heads[2]])
             self.compare(lambda x: ops.rms_norm(x, None, 1e-5, 1.0, torch.float64 if x.dtype == torch.float64 else torch.float32),
                          heads[:1])
+            self.compare(lambda x, y, w: ops.add_rms_norm(x, y, w, 1e-5), heads)
+            self.compare(lambda x, y, w: ops.add_rms_norm(x, y, w, 1e-5)[1], heads)
             for activation in ("none", "silu"):
                 self.compare(lambda x: ops.unit_norm(x, 1e-6, 0.5, activation), heads[:1])
             self.compare(ops.swiglu, heads[:2])

@@ -3,10 +3,12 @@
 // Kernels over rows of elements stored as float, double or Bf16 and computed in Arithmetic<T>: a group of lanes takes a
 // row, each lane packs of neighbouring elements. No sum depends on timing: results are the same in every run.
 
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "ops/common/arithmetic.h"
 #include "ops/common/cuda_device.h"
@@ -28,12 +30,10 @@ __device__ __forceinline__ double widen(double x) {
 }
 template <typename T>
 __device__ __forceinline__ T narrow(Arithmetic<T> x) {
-  if constexpr (sizeof(T) == 2) {
-    const uint32_t bits = __float_as_uint(x), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return {static_cast<uint16_t>(x != x ? (bits >> 16) | 0x40u : rounded)};
-  } else {
+  if constexpr (sizeof(T) == 2)
+    return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+  else
     return x;
-  }
 }
 
 // Elements of 16 bytes.
@@ -51,6 +51,22 @@ template <int kPack, typename T>
 __device__ __forceinline__ void put_pack(T* to, const Pack<T, kPack>& x) {
   *reinterpret_cast<Pack<T, kPack>*>(to) = x;
 }
+// Of Bf16 two at a time, which is one instruction.
+template <typename T, int kPack>
+__device__ __forceinline__ Pack<T, kPack> narrow_pack(const Arithmetic<T> (&x)[kPack]) {
+  Pack<T, kPack> out;
+  if constexpr (sizeof(T) == 2 && kPack % 2 == 0) {
+#pragma unroll
+    for (int j = 0; j < kPack; j += 2) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(x[j], x[j + 1]);
+      out.v[j].bits = __bfloat16_as_ushort(pair.x), out.v[j + 1].bits = __bfloat16_as_ushort(pair.y);
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) out.v[j] = narrow<T>(x[j]);
+  }
+  return out;
+}
 
 template <typename A>
 __device__ __forceinline__ A exponential(A x) {
@@ -61,7 +77,10 @@ __device__ __forceinline__ A exponential(A x) {
 }
 template <typename A>
 __device__ __forceinline__ A sigmoid(A x) {
-  return 1 / (1 + exponential(-x));
+  if constexpr (sizeof(A) == 4)
+    return __fdividef(1.0f, 1.0f + __expf(-x));  // within 2 units in the last place of the quotient
+  else
+    return 1 / (1 + exp(-x));
 }
 // Derivative of x sigmoid(x), s = sigmoid(x).
 template <typename A>
@@ -85,6 +104,9 @@ struct RowGrid {
     return static_cast<unsigned>(std::min<int64_t>((rows + of_block - 1) / of_block, int64_t{1} << 16));
   }
 };
+// Enough blocks for every processor to hold as many as fit: for kernels whose blocks leave a partial sum each.
+constexpr unsigned kSumBlocks = 1024;
+
 inline RowGrid row_grid(int64_t rows, int64_t width, int pack) {
   int lanes = 1;
   while (lanes < kWarp && lanes * pack < width) lanes *= 2;
@@ -106,6 +128,46 @@ __device__ __forceinline__ int lane_of_row(int lanes) {
   return threadIdx.x % lanes;
 }
 
+// A lane's packs of one row: in registers where kCount of them are enough (0: read again each time).
+template <int kPack, int kCount, typename T>
+struct RowPacks {
+  const T* row;
+  Pack<T, kPack> kept[kCount > 0 ? kCount : 1];
+  __device__ __forceinline__ const Pack<T, kPack>& read(int place, int64_t i) {
+    return kept[place] = pack_at<kPack>(row + i);
+  }
+  __device__ __forceinline__ const Pack<T, kPack>& again(int place, int64_t i) {
+    return kCount > 0 ? kept[place] : read(place, i);
+  }
+};
+// work(place, i) for the packs at begin, begin + step, ... before end.
+template <int kCount, typename Work>
+__device__ __forceinline__ void for_lane_packs(int64_t begin, int64_t end, int64_t step, Work&& work) {
+  if constexpr (kCount > 0) {
+#pragma unroll
+    for (int place = 0; place < kCount; ++place)
+      if (begin + place * step < end) work(place, begin + place * step);
+  } else {
+    for (int64_t i = begin; i < end; i += step) work(0, i);
+  }
+}
+// sums[j] of each lane's packs, over the rows of all groups of a block: partial[block][width], groups in order.
+template <int kPack, int kCount, typename A>
+__device__ __forceinline__ void put_column_sums(const A (&sums)[kCount][kPack], int64_t width, int lanes, A* partial) {
+  extern __shared__ double shared_memory[];
+  A* const shared = reinterpret_cast<A*>(shared_memory);
+  const int group = threadIdx.x / lanes, begin = lane_of_row(lanes) * kPack;
+  for (int turn = 0; turn < kThreads / lanes; ++turn) {
+    if (group == turn)
+      for_lane_packs<kCount>(begin, width, lanes * kPack, [&](int place, int64_t i) {
+#pragma unroll
+        for (int j = 0; j < kPack; ++j) shared[i + j] = sums[place][j] + (turn > 0 ? shared[i + j] : A(0));
+      });
+    __syncthreads();
+  }
+  for (int64_t i = threadIdx.x; i < width; i += kThreads) partial[blockIdx.x * width + i] = shared[i];
+}
+
 inline bool aligned(const void* x, size_t bytes) {
   return reinterpret_cast<uintptr_t>(x) % bytes == 0;
 }
@@ -113,6 +175,33 @@ inline bool aligned(const void* x, size_t bytes) {
 template <int kPack, typename... Pointers>
 bool in_packs(int64_t width, const Pointers*... pointers) {
   return width % kPack == 0 && (aligned(pointers, kPack * sizeof(Pointers)) && ...);
+}
+
+template <int kValue>
+using Int = std::integral_constant<int, kValue>;
+// work(Int<kCount>{}) for rows of which each lane takes `packs` packs, up to kMost of which are kept: a power of two.
+template <int kCount, int kMost, typename Work>
+void with_kept_packs(int64_t packs, Work&& work) {
+  if constexpr (kCount > kMost)
+    work(Int<0>{});
+  else if (packs <= kCount)
+    work(Int<kCount>{});
+  else
+    with_kept_packs<2 * kCount, kMost>(packs, work);
+}
+// work(Int<pack>{}, Int<kCount>{}, grid): kPack elements at a time where rows and pointers allow, and the packs kept.
+template <int kPack, typename Work, typename... Pointers>
+void with_packs(int64_t rows, int64_t width, Work&& work, const Pointers*... pointers) {
+  if constexpr (kPack > 1) {
+    if (in_packs<kPack>(width, pointers...)) {
+      const RowGrid grid = row_grid(rows, width, kPack);
+      const int64_t step = grid.lanes * kPack;
+      constexpr int kMost = std::min(16, 64 / kPack);  // what registers have room for
+      return with_kept_packs<1, kMost>((width + step - 1) / step,
+                                       [&](auto count) { work(Int<kPack>{}, count, grid); });
+    }
+  }
+  work(Int<1>{}, Int<0>{}, row_grid(rows, width, 1));
 }
 
 // sums[i] = scale * sum over rows of term(row, i): threads side by side take columns, threads below each other rows,
@@ -135,22 +224,21 @@ __global__ void column_sums_kernel(int64_t rows, int64_t width, int64_t rows_of_
 // A warp's lanes take columns, the warps of a block share out the rows.
 template <typename A>
 __global__ void add_partial_kernel(int64_t blocks, int64_t width, A scale, const A* partial, A* sums) {
-  constexpr int kWarps = kThreads / kWarp;
-  __shared__ A shared[kWarps][kWarp];
+  __shared__ A shared[kWarp][kWarp];
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x;
   A sum = 0;
-  for (int64_t b = threadIdx.y; i < width && b < blocks; b += kWarps) sum += partial[b * width + i];
+  for (int64_t b = threadIdx.y; i < width && b < blocks; b += kWarp) sum += partial[b * width + i];
   shared[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y > 0 || i >= width) return;
-  for (int y = 1; y < kWarps; ++y) sum += shared[y][threadIdx.x];
+  for (int y = 1; y < kWarp; ++y) sum += shared[y][threadIdx.x];
   sums[i] = sum * scale;
 }
 
 template <typename A>
 void add_partial(int64_t blocks, int64_t width, A scale, const A* partial, A* sums) {
   const unsigned grid = static_cast<unsigned>((width + kWarp - 1) / kWarp);
-  add_partial_kernel<<<grid, dim3(kWarp, kThreads / kWarp), 0, current_stream()>>>(blocks, width, scale, partial, sums);
+  add_partial_kernel<<<grid, dim3(kWarp, kWarp), 0, current_stream()>>>(blocks, width, scale, partial, sums);
   check_launch("add_partial");
 }
 

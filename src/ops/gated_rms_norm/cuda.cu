@@ -2,89 +2,127 @@
 #include "ops/gated_rms_norm/cpu.h"
 
 namespace oryx::ops::cuda {
+namespace {
 
-// Formulas: cpu.cpp. The backward pass leaves each row's r for the weight's gradient.
-template <int kPack, typename T, bool kBackward>
-__global__ void gated_rms_norm_kernel(GatedRmsNormArgs<T> args, int lanes, Arithmetic<T>* inverse) {
+// Formulas: cpu.cpp.
+template <int kPack, int kCount, typename T>
+__global__ void forward_kernel(GatedRmsNormArgs<T> args, int lanes) {
   using A = Arithmetic<T>;
-  const int lane = lane_of_row(lanes);
+  const int64_t begin = lane_of_row(lanes) * kPack, step = lanes * kPack;
   for_rows(args.rows, lanes, [&](int64_t row, bool valid) {
-    const int64_t first = row * args.width;
-    const int64_t begin = lane * kPack, end = valid ? args.width : 0;
-    A squares = 0, products = 0;
-    for (int64_t i = begin; i < end; i += lanes * kPack) {
-      const auto x = pack_at<kPack>(args.x + first + i);
-      Pack<T, kPack> gate, dy;
-      if constexpr (kBackward)
-        gate = pack_at<kPack>(args.gate + first + i), dy = pack_at<kPack>(args.grad_y + first + i);
+    const int64_t first = row * args.width, end = valid ? args.width : 0;
+    RowPacks<kPack, kCount, T> x{args.x + first}, gate{args.gate + first};
+    A squares = 0;
+    for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
+      const auto& v = x.read(place, i);
+      if (kCount > 0) gate.read(place, i);
 #pragma unroll
-      for (int j = 0; j < kPack; ++j) {
-        const A v = widen(x.v[j]);
-        squares += v * v;
-        if constexpr (kBackward) {
-          const A g = widen(gate.v[j]);
-          products += v * widen(dy.v[j]) * args.weight[i + j] * (g * sigmoid(g));
-        }
-      }
-    }
+      for (int j = 0; j < kPack; ++j) squares += widen(v.v[j]) * widen(v.v[j]);
+    });
     const A r = rsqrt(group_sum(squares, lanes) / static_cast<A>(args.width) + static_cast<A>(args.eps));
-    A along = 0;
-    if constexpr (kBackward) {
-      along = group_sum(products, lanes) / static_cast<A>(args.width) * r * r * r;
-      if (inverse && lane == 0 && valid) inverse[row] = r;
-    }
-    for (int64_t i = begin; i < end; i += lanes * kPack) {
-      const auto x = pack_at<kPack>(args.x + first + i), gate = pack_at<kPack>(args.gate + first + i);
-      Pack<T, kPack> dy, out, grad_gate;
-      if constexpr (kBackward) dy = pack_at<kPack>(args.grad_y + first + i);
+    for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
+      const auto &v = x.again(place, i), &gates = gate.again(place, i);
+      A y[kPack];
 #pragma unroll
       for (int j = 0; j < kPack; ++j) {
-        const A v = widen(x.v[j]), g = widen(gate.v[j]), s = sigmoid(g), weight = args.weight[i + j];
-        if constexpr (kBackward) {
-          const A h = widen(dy.v[j]) * weight;
-          out.v[j] = narrow<T>(h * (g * s) * r - v * along);
-          grad_gate.v[j] = narrow<T>(h * v * r * silu_slope(g, s));
-        } else {
-          out.v[j] = narrow<T>(v * r * weight * (g * s));
-        }
+        const A g = widen(gates.v[j]);
+        y[j] = widen(v.v[j]) * r * args.weight[i + j] * (g * sigmoid(g));
       }
-      if constexpr (kBackward) {
-        if (args.grad_x) put_pack<kPack>(args.grad_x + first + i, out);
-        if (args.grad_gate) put_pack<kPack>(args.grad_gate + first + i, grad_gate);
-      } else {
-        put_pack<kPack>(args.y + first + i, out);
-      }
-    }
+      put_pack<kPack>(args.y + first + i, narrow_pack<T>(y));
+    });
   });
 }
 
-template <bool kBackward, typename T>
-static void launch(const GatedRmsNormArgs<T>& args, Arithmetic<T>* inverse) {
-  const bool packs = in_packs<4>(args.width, args.x, args.gate, args.y, args.grad_y, args.grad_x, args.grad_gate);
-  const RowGrid grid = row_grid(args.rows, args.width, packs ? 4 : 1);
-  const auto kernel = packs ? gated_rms_norm_kernel<4, T, kBackward> : gated_rms_norm_kernel<1, T, kBackward>;
-  kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, grid.lanes, inverse);
+// Each block's part of the weight's gradient goes to `partial` [blocks, width] where rows are kept, else each row's r
+// to `inverse`; null: not wanted.
+template <int kPack, int kCount, typename T>
+__global__ void backward_kernel(GatedRmsNormArgs<T> args, int lanes, Arithmetic<T>* partial, Arithmetic<T>* inverse) {
+  using A = Arithmetic<T>;
+  const int64_t begin = lane_of_row(lanes) * kPack, step = lanes * kPack;
+  A sums[kCount > 0 ? kCount : 1][kPack] = {};
+  for_rows(args.rows, lanes, [&](int64_t row, bool valid) {
+    const int64_t first = row * args.width, end = valid ? args.width : 0;
+    RowPacks<kPack, kCount, T> x{args.x + first}, gate{args.gate + first}, dy{args.grad_y + first};
+    A squares = 0, products = 0;
+    for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
+      const auto &vs = x.read(place, i), &gates = gate.read(place, i), &ds = dy.read(place, i);
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) {
+        const A v = widen(vs.v[j]), g = widen(gates.v[j]);
+        squares += v * v;
+        products += v * widen(ds.v[j]) * args.weight[i + j] * (g * sigmoid(g));
+      }
+    });
+    const A r = rsqrt(group_sum(squares, lanes) / static_cast<A>(args.width) + static_cast<A>(args.eps));
+    const A along = group_sum(products, lanes) / static_cast<A>(args.width) * r * r * r;
+    if (inverse && begin == 0 && valid) inverse[row] = r;
+    for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
+      const auto &vs = x.again(place, i), &gates = gate.again(place, i), &ds = dy.again(place, i);
+      A grad_x[kPack], grad_gate[kPack];
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) {
+        const A v = widen(vs.v[j]), g = widen(gates.v[j]), d = widen(ds.v[j]), s = sigmoid(g);
+        const A h = d * args.weight[i + j];
+        grad_x[j] = h * (g * s) * r - v * along;
+        grad_gate[j] = h * v * r * silu_slope(g, s);
+        if constexpr (kCount > 0) sums[place][j] += v * r * d * (g * s);
+      }
+      if (args.grad_x) put_pack<kPack>(args.grad_x + first + i, narrow_pack<T>(grad_x));
+      if (args.grad_gate) put_pack<kPack>(args.grad_gate + first + i, narrow_pack<T>(grad_gate));
+    });
+  });
+  if constexpr (kCount > 0) {
+    if (partial) put_column_sums<kPack>(sums, args.width, lanes, partial);
+  }
+}
+
+template <int kPack, int kCount, typename T>
+void launch_backward(const GatedRmsNormArgs<T>& args, const RowGrid& grid) {
+  using A = Arithmetic<T>;
+  constexpr bool kKept = kCount > 0;
+  const unsigned blocks = kKept && args.grad_weight ? std::min(grid.blocks(), kSumBlocks) : grid.blocks();
+  const DeviceMemory memory(args.grad_weight ? (kKept ? blocks * args.width : args.rows) * sizeof(A) : 0);
+  A* const sums = memory.as<A>();
+  if (args.rows > 0)
+    backward_kernel<kPack, kCount><<<blocks, kThreads, kKept ? args.width * sizeof(A) : 0, current_stream()>>>(
+        args, grid.lanes, kKept ? sums : nullptr, kKept ? nullptr : sums);
+  check_launch("gated_rms_norm");
+  if (!args.grad_weight) return;
+  if constexpr (kKept)
+    add_partial(args.rows > 0 ? blocks : 0, args.width, A(1), sums, args.grad_weight);
+  else
+    column_sums(args.rows, args.width, A(1), args.grad_weight,
+                [x = args.x, gate = args.gate, dy = args.grad_y, r = sums, width = args.width] __device__(
+                    int64_t row, int64_t i) {
+                  const int64_t at = row * width + i;
+                  const A g = widen(gate[at]);
+                  return widen(x[at]) * r[row] * widen(dy[at]) * (g * sigmoid(g));
+                });
+}
+
+}  // namespace
+
+template <typename T>
+void gated_rms_norm_forward(const GatedRmsNormArgs<T>& args) {
+  if (args.rows == 0) return;
+  with_packs<kFull<T>>(
+      args.rows, args.width,
+      [&](auto pack, auto count, const RowGrid& grid) {
+        const auto kernel = forward_kernel<decltype(pack)::value, decltype(count)::value, T>;
+        kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, grid.lanes);
+      },
+      args.x, args.gate, args.y);
   check_launch("gated_rms_norm");
 }
 
 template <typename T>
-void gated_rms_norm_forward(const GatedRmsNormArgs<T>& args) {
-  if (args.rows > 0) launch<false>(args, static_cast<Arithmetic<T>*>(nullptr));
-}
-
-template <typename T>
 void gated_rms_norm_backward(const GatedRmsNormArgs<T>& args) {
-  using A = Arithmetic<T>;
-  const DeviceMemory inverse(args.rows * sizeof(A));
-  if (args.rows > 0) launch<true>(args, inverse.as<A>());
-  if (!args.grad_weight) return;
-  column_sums(args.rows, args.width, A(1), args.grad_weight,
-              [x = args.x, gate = args.gate, dy = args.grad_y, r = inverse.as<A>(), width = args.width] __device__(
-                  int64_t row, int64_t i) {
-                const int64_t at = row * width + i;
-                const A g = widen(gate[at]);
-                return widen(x[at]) * r[row] * widen(dy[at]) * (g * sigmoid(g));
-              });
+  with_packs<kFull<T>>(
+      args.rows, args.width,
+      [&](auto pack, auto count, const RowGrid& grid) {
+        launch_backward<decltype(pack)::value, decltype(count)::value>(args, grid);
+      },
+      args.x, args.gate, args.grad_y, args.grad_x, args.grad_gate);
 }
 
 #define ORYX_INSTANTIATE(T)                                            \

@@ -70,11 +70,14 @@ void rms_norm_backward(const RmsNormArgs<In, Out>& args) {
                     });
                     const A r = inverse_rms(vsum<A>(squares), width, args.eps);
                     if (args.grad_x) {
-                      In* grad_x = args.grad_x + row * width;
+                      const int64_t first = row * width;
                       const A along = vsum<A>(products) / static_cast<A>(width) * r * r * r;
                       for_vectors<A>(width, [&](int64_t i, auto size) {
                         const Vec<A> h = get(grad_y + i, size) * get(weight.get() + i, size);
-                        put(grad_x + i, h * r - get(x + i, size) * along, size);
+                        Vec<A> grad = h * r - get(x + i, size) * along;
+                        if (args.grad_sum) grad += get(args.grad_sum + first + i, size);
+                        put(args.grad_x + first + i, grad, size);
+                        if (args.grad_add) put(args.grad_add + first + i, grad, size);
                       });
                     }
                     if (sums) {

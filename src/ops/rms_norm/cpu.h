@@ -15,12 +15,14 @@ struct RmsNormArgs {
   const Arithmetic<In>* weight;  // null: ones
   double eps, scale;
   Out* y = nullptr;  // forward
-  // Forward, on the CPU: what x + add is normalised in place of x, and goes to `sum` [rows, width]; null: x itself.
+  // What x + add is normalised in place of x, and goes to `sum` [rows, width]; null: x itself.
   const Out* add = nullptr;
   In* sum = nullptr;
-  // backward; a null gradient is not wanted
+  // Backward, where x is the sum if there is one; a null gradient is zero for an output, not wanted for an input.
   const Out* grad_y = nullptr;
+  const In* grad_sum = nullptr;
   In* grad_x = nullptr;
+  Out* grad_add = nullptr;  // what grad_x is, beside it
   Arithmetic<In>* grad_weight = nullptr;
 };
 

@@ -2,80 +2,150 @@
 #include "ops/rms_norm/cpu.h"
 
 namespace oryx::ops::cuda {
+namespace {
 
-// Formulas: cpu.cpp. The backward pass leaves each row's r for the weight's gradient.
-template <int kPack, typename In, typename Out, bool kBackward>
-__global__ void rms_norm_kernel(RmsNormArgs<In, Out> args, int lanes, Arithmetic<In>* inverse) {
+template <typename In>
+constexpr int kPackOf = sizeof(In) < sizeof(double) ? 4 : 1;
+
+template <typename A>
+__device__ __forceinline__ A inverse_rms(A squares, int lanes, int64_t width, double eps) {
+  return rsqrt(group_sum(squares, lanes) / static_cast<A>(width) + static_cast<A>(eps));
+}
+
+// Formulas: cpu.cpp.
+template <int kPack, int kCount, typename In, typename Out>
+__global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormArgs<In, Out> args, int lanes) {
   using A = Arithmetic<In>;
-  const int lane = lane_of_row(lanes);
+  const int64_t begin = lane_of_row(lanes) * kPack, step = lanes * kPack;
   const A scale = static_cast<A>(args.scale);
   for_rows(args.rows, lanes, [&](int64_t row, bool valid) {
-    const int64_t first = row * args.width;
-    const int64_t begin = lane * kPack, end = valid ? args.width : 0;
-    A squares = 0, products = 0;
-    for (int64_t i = begin; i < end; i += lanes * kPack) {
-      const auto x = pack_at<kPack>(args.x + first + i);
-      Pack<Out, kPack> dy;
-      if constexpr (kBackward) dy = pack_at<kPack>(args.grad_y + first + i);
+    const int64_t first = row * args.width, end = valid ? args.width : 0;
+    // What was written to `sum` is read again by the lane that wrote it.
+    RowPacks<kPack, kCount, In> x{(args.add ? args.sum : args.x) + first};
+    A squares = 0;
+    for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
+      if (args.add) {
+        const auto summand = pack_at<kPack>(args.x + first + i);
+        const auto add = pack_at<kPack>(args.add + first + i);
+        A sum[kPack];
 #pragma unroll
-      for (int j = 0; j < kPack; ++j) {
-        const A v = widen(x.v[j]);
-        squares += v * v;
-        if constexpr (kBackward) products += v * widen(dy.v[j]) * (args.weight ? args.weight[i + j] : A(1));
-      }
-    }
-    const A r = rsqrt(group_sum(squares, lanes) / static_cast<A>(args.width) + static_cast<A>(args.eps));
-    A along = 0;
-    if constexpr (kBackward) {
-      along = group_sum(products, lanes) * scale / static_cast<A>(args.width) * r * r * r;
-      if (inverse && lane == 0 && valid) inverse[row] = r;
-      if (!args.grad_x) return;
-    }
-    for (int64_t i = begin; i < end; i += lanes * kPack) {
-      const auto x = pack_at<kPack>(args.x + first + i);
-      if constexpr (kBackward) {
-        const auto dy = pack_at<kPack>(args.grad_y + first + i);
-        Pack<In, kPack> out;
-#pragma unroll
-        for (int j = 0; j < kPack; ++j) {
-          const A weight = args.weight ? args.weight[i + j] * scale : scale;
-          out.v[j] = narrow<In>(widen(dy.v[j]) * weight * r - widen(x.v[j]) * along);
-        }
-        put_pack<kPack>(args.grad_x + first + i, out);
+        for (int j = 0; j < kPack; ++j) sum[j] = widen(summand.v[j]) + widen(add.v[j]);
+        x.kept[place] = narrow_pack<In>(sum);
+        put_pack<kPack>(args.sum + first + i, x.kept[place]);
       } else {
-        Pack<Out, kPack> out;
-#pragma unroll
-        for (int j = 0; j < kPack; ++j)
-          out.v[j] = narrow<Out>(widen(x.v[j]) * r * (args.weight ? args.weight[i + j] * scale : scale));
-        put_pack<kPack>(args.y + first + i, out);
+        x.read(place, i);
       }
-    }
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) squares += widen(x.kept[place].v[j]) * widen(x.kept[place].v[j]);
+    });
+    const A r = inverse_rms(squares, lanes, args.width, args.eps);
+    for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
+      const auto& v = x.again(place, i);
+      A y[kPack];
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) y[j] = widen(v.v[j]) * r * (args.weight ? args.weight[i + j] * scale : scale);
+      put_pack<kPack>(args.y + first + i, narrow_pack<Out>(y));
+    });
   });
 }
 
-template <bool kBackward, typename In, typename Out>
-static void launch(const RmsNormArgs<In, Out>& args, Arithmetic<In>* inverse) {
-  const bool packs = in_packs<4>(args.width, args.x, args.y, args.grad_y, args.grad_x);
-  const RowGrid grid = row_grid(args.rows, args.width, packs ? 4 : 1);
-  const auto kernel = packs ? rms_norm_kernel<4, In, Out, kBackward> : rms_norm_kernel<1, In, Out, kBackward>;
-  kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, grid.lanes, inverse);
+// Each block's part of the weight's gradient goes to `partial` [blocks, width] where rows are kept, else each row's r
+// to `inverse`; null: not wanted.
+template <int kPack, int kCount, typename In, typename Out>
+__global__ void __launch_bounds__(kThreads)
+    backward_kernel(RmsNormArgs<In, Out> args, int lanes, Arithmetic<In>* partial, Arithmetic<In>* inverse) {
+  using A = Arithmetic<In>;
+  const int64_t begin = lane_of_row(lanes) * kPack, step = lanes * kPack;
+  const A scale = static_cast<A>(args.scale);
+  A sums[kCount > 0 ? kCount : 1][kPack] = {};
+  for_rows(args.rows, lanes, [&](int64_t row, bool valid) {
+    const int64_t first = row * args.width, end = valid ? args.width : 0;
+    RowPacks<kPack, kCount, In> x{args.x + first};
+    RowPacks<kPack, kCount, Out> dy{args.grad_y + first};
+    A squares = 0, products = 0;
+    for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
+      const auto &v = x.read(place, i);
+      const auto &d = dy.read(place, i);
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) {
+        squares += widen(v.v[j]) * widen(v.v[j]);
+        products += widen(v.v[j]) * widen(d.v[j]) * (args.weight ? args.weight[i + j] : A(1));
+      }
+    });
+    const A r = inverse_rms(squares, lanes, args.width, args.eps);
+    const A along = group_sum(products, lanes) * scale / static_cast<A>(args.width) * r * r * r;
+    if (inverse && begin == 0 && valid) inverse[row] = r;
+    for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
+      const auto &v = x.again(place, i);
+      const auto &d = dy.again(place, i);
+      if (kCount > 0 && partial) {
+#pragma unroll
+        for (int j = 0; j < kPack; ++j) sums[place][j] += widen(d.v[j]) * widen(v.v[j]) * r;
+      }
+      if (!args.grad_x) return;
+      A grad[kPack];
+#pragma unroll
+      for (int j = 0; j < kPack; ++j)
+        grad[j] = widen(d.v[j]) * (args.weight ? args.weight[i + j] * scale : scale) * r - widen(v.v[j]) * along;
+      if (args.grad_sum) {
+        const auto more = pack_at<kPack>(args.grad_sum + first + i);
+#pragma unroll
+        for (int j = 0; j < kPack; ++j) grad[j] += widen(more.v[j]);
+      }
+      put_pack<kPack>(args.grad_x + first + i, narrow_pack<In>(grad));
+      if (args.grad_add) put_pack<kPack>(args.grad_add + first + i, narrow_pack<Out>(grad));
+    });
+  });
+  if constexpr (kCount > 0) {
+    if (partial) put_column_sums<kPack>(sums, args.width, lanes, partial);
+  }
+}
+
+template <int kPack, int kCount, typename In, typename Out>
+void launch_backward(const RmsNormArgs<In, Out>& args, const RowGrid& grid) {
+  using A = Arithmetic<In>;
+  constexpr bool kKept = kCount > 0;
+  const unsigned blocks = kKept && args.grad_weight ? std::min(grid.blocks(), kSumBlocks) : grid.blocks();
+  const DeviceMemory memory(args.grad_weight ? (kKept ? blocks * args.width : args.rows) * sizeof(A) : 0);
+  A* const sums = memory.as<A>();
+  if (args.rows > 0)
+    backward_kernel<kPack, kCount><<<blocks, kThreads, kKept ? args.width * sizeof(A) : 0, current_stream()>>>(
+        args, grid.lanes, kKept ? sums : nullptr, kKept ? nullptr : sums);
+  check_launch("rms_norm");
+  if (!args.grad_weight) return;
+  const A scale = static_cast<A>(args.scale);
+  if constexpr (kKept)
+    add_partial(args.rows > 0 ? blocks : 0, args.width, scale, sums, args.grad_weight);
+  else
+    column_sums(args.rows, args.width, scale, args.grad_weight,
+                [x = args.x, dy = args.grad_y, r = sums, width = args.width] __device__(int64_t row, int64_t i) {
+                  return widen(x[row * width + i]) * widen(dy[row * width + i]) * r[row];
+                });
+}
+
+}  // namespace
+
+template <typename In, typename Out>
+void rms_norm_forward(const RmsNormArgs<In, Out>& args) {
+  if (args.rows == 0) return;
+  with_packs<kPackOf<In>>(
+      args.rows, args.width,
+      [&](auto pack, auto count, const RowGrid& grid) {
+        const auto kernel = forward_kernel<decltype(pack)::value, decltype(count)::value, In, Out>;
+        kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, grid.lanes);
+      },
+      args.x, args.y, args.add, args.sum);
   check_launch("rms_norm");
 }
 
 template <typename In, typename Out>
-void rms_norm_forward(const RmsNormArgs<In, Out>& args) {
-  if (args.rows > 0) launch<false, In, Out>(args, nullptr);
-}
-
-template <typename In, typename Out>
 void rms_norm_backward(const RmsNormArgs<In, Out>& args) {
-  using A = Arithmetic<In>;
-  const DeviceMemory inverse(args.rows * sizeof(A));
-  if (args.rows > 0) launch<true, In, Out>(args, inverse.as<A>());
-  if (!args.grad_weight) return;
-  column_sums(args.rows, args.width, static_cast<A>(args.scale), args.grad_weight,
-              [x = args.x, dy = args.grad_y, r = inverse.as<A>(), width = args.width] __device__(
-                  int64_t row, int64_t i) { return widen(x[row * width + i]) * widen(dy[row * width + i]) * r[row]; });
+  with_packs<kPackOf<In>>(
+      args.rows, args.width,
+      [&](auto pack, auto count, const RowGrid& grid) {
+        launch_backward<decltype(pack)::value, decltype(count)::value>(args, grid);
+      },
+      args.x, args.grad_y, args.grad_x, args.grad_sum, args.grad_add);
 }
 
 #define ORYX_INSTANTIATE(In, Out)                                       \

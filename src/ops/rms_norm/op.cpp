@@ -44,7 +44,7 @@ static void with_types(at::ScalarType in, at::ScalarType out, Work&& work) {
   });
 }
 
-// y = rms_norm(x); with `add`, on the CPU, sum = x + add and y = rms_norm(sum). All contiguous.
+// y = rms_norm(x); with `add`, sum = x + add and y = rms_norm(sum). All contiguous.
 static void run(const at::Tensor& x, const at::Tensor& weight, double eps, double scale, const at::Tensor& y,
                 const at::Tensor& add = {}, const at::Tensor& sum = {}) {
   with_types(x.scalar_type(), y.scalar_type(), [&]<typename In, typename Out>() {
@@ -58,6 +58,27 @@ static void run(const at::Tensor& x, const at::Tensor& weight, double eps, doubl
                                     .add = pointer<Out>(add),
                                     .sum = mutable_pointer<In>(sum)};
     ORYX_KERNEL_ON(x, rms_norm_forward<In, Out>)(args);
+  });
+}
+
+// Of rms_norm(x), where grad_sum, if defined, comes to grad_x, and grad_add is what grad_x is, in grad_y's dtype.
+// Gradients that are not defined are not wanted; all contiguous.
+static void run_backward(const at::Tensor& x, const at::Tensor& weight, double eps, double scale,
+                         const at::Tensor& grad_y, const at::Tensor& grad_sum, const at::Tensor& grad_x,
+                         const at::Tensor& grad_add, const at::Tensor& grad_weight) {
+  with_types(x.scalar_type(), grad_y.scalar_type(), [&]<typename In, typename Out>() {
+    const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
+                                    .width = x.size(-1),
+                                    .x = pointer<In>(x),
+                                    .weight = pointer<Arithmetic<In>>(weight),
+                                    .eps = eps,
+                                    .scale = scale,
+                                    .grad_y = pointer<Out>(grad_y),
+                                    .grad_sum = pointer<In>(grad_sum),
+                                    .grad_x = mutable_pointer<In>(grad_x),
+                                    .grad_add = mutable_pointer<Out>(grad_add),
+                                    .grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight)};
+    ORYX_KERNEL_ON(x, rms_norm_backward<In, Out>)(args);
   });
 }
 
@@ -89,18 +110,8 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     at::Tensor grad_x, grad_weight;
     if (ctx->needs_input_grad(0)) grad_x = at::empty_like(x);
     if (weight.defined() && ctx->needs_input_grad(1)) grad_weight = at::empty_like(weight);
-    with_types(x.scalar_type(), grad_y.scalar_type(), [&]<typename In, typename Out>() {
-      const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
-                                      .width = x.size(-1),
-                                      .x = pointer<In>(x),
-                                      .weight = pointer<Arithmetic<In>>(weight),
-                                      .eps = ctx->saved_data["eps"].toDouble(),
-                                      .scale = ctx->saved_data["scale"].toDouble(),
-                                      .grad_y = pointer<Out>(grad_y),
-                                      .grad_x = mutable_pointer<In>(grad_x),
-                                      .grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight)};
-      ORYX_KERNEL_ON(x, rms_norm_backward<In, Out>)(args);
-    });
+    run_backward(x, weight, ctx->saved_data["eps"].toDouble(), ctx->saved_data["scale"].toDouble(), grad_y, {}, grad_x,
+                 {}, grad_weight);
     if (grad_weight.defined()) grad_weight = grad_weight.to(saved[1].scalar_type());
     return {grad_x, grad_weight, at::Tensor(), at::Tensor(), at::Tensor()};
   }
@@ -124,11 +135,51 @@ static void check_add(const at::Tensor& x, const at::Tensor& y, const at::Tensor
 
 static Pair add_forward(const at::Tensor& x_in, const at::Tensor& y_in, const at::Tensor& weight_in, double eps) {
   check_add(x_in, y_in, weight_in, eps);
+  const c10::DeviceGuard guard(x_in.device());
   const at::Tensor x = x_in.contiguous(), y = y_in.contiguous(), weight = in_arithmetic(weight_in, x);
   const at::Tensor sum = at::empty_like(x), normed = at::empty_like(y);
   run(x, weight, eps, 1.0, normed, y, sum);
   return {sum, normed};
 }
+
+AddRmsNormGradients add_rms_norm_backward(const at::Tensor& sum, const at::Tensor& weight_in, double eps,
+                                          const at::Tensor& grad_sum, const at::Tensor& grad_normed,
+                                          at::ScalarType type_of_y) {
+  if (!grad_normed.defined()) return {grad_sum, grad_sum.defined() ? grad_sum.to(type_of_y) : grad_sum, {}};
+  const c10::DeviceGuard guard(sum.device());
+  const at::Tensor weight = in_arithmetic(weight_in, sum);
+  AddRmsNormGradients out{at::empty_like(sum), {}, at::empty_like(weight)};
+  const bool alike = type_of_y == sum.scalar_type();
+  if (!alike) out.y = at::empty_like(sum, sum.options().dtype(type_of_y));
+  run_backward(sum, weight, eps, 1.0, grad_normed.to(type_of_y).contiguous(), contiguous_or_undefined(grad_sum), out.x,
+               out.y, out.weight);
+  if (alike) out.y = out.x;
+  out.weight = out.weight.to(weight_in.scalar_type());
+  return out;
+}
+
+namespace {
+struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight,
+                               double eps) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const auto [sum, normed] = add_forward(x, y, weight, eps);
+    ctx->save_for_backward({sum, weight});
+    ctx->saved_data["eps"] = eps;
+    ctx->saved_data["type"] = y.scalar_type();
+    ctx->set_materialize_grads(false);
+    return {sum, normed};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    refuse_double_backward("add_rms_norm");
+    const auto saved = ctx->get_saved_variables();
+    const auto out = add_rms_norm_backward(saved[0], saved[1], ctx->saved_data["eps"].toDouble(), grads[0], grads[1],
+                                           ctx->saved_data["type"].toScalarType());
+    return {out.x, out.y, out.weight, at::Tensor()};
+  }
+};
+}  // namespace
 
 static Pair add_composite(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps) {
   check_add(x, y, weight, eps);
@@ -137,7 +188,10 @@ static Pair add_composite(const at::Tensor& x, const at::Tensor& y, const at::Te
 }
 
 static Pair add_autograd(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight, double eps) {
-  if (wants_graph(x, y, weight)) return add_composite(x, y, weight, eps);
+  if (wants_graph(x, y, weight)) {
+    const auto out = AddRmsNormFunction::apply(x, y, weight, eps);
+    return {out[0], out[1]};
+  }
   at::AutoDispatchBelowADInplaceOrView guard;
   return add_forward(x, y, weight, eps);
 }
@@ -181,8 +235,10 @@ TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
 #ifdef ORYX_CUDA
 TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
   m.impl("rms_norm", oryx::ops::forward);
+  m.impl("add_rms_norm", oryx::ops::add_forward);
 }
 TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
   m.impl("rms_norm", oryx::ops::forward_autograd);
+  m.impl("add_rms_norm", oryx::ops::add_autograd);
 }
 #endif

@@ -18,10 +18,19 @@ namespace oryx::ops {
 at::Tensor rms_norm(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps, double scale = 1.0,
                     std::optional<at::ScalarType> dtype = std::nullopt);
 
-// A residual stream's step: the sum x + y in x's dtype, and rms_norm(x + y, weight, eps, 1, y's dtype). y [..., d] like
-// x, in x's dtype or bfloat16. On the CPU, without gradients, one pass; otherwise the two operations.
+// A residual stream's step in one pass: the sum x + y in x's dtype, and rms_norm(x + y, weight, eps, 1, y's dtype).
+// y [..., d] like x, in x's dtype or bfloat16. Gradients for x, y and weight.
 std::tuple<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight,
                                                 double eps);
+
+// Its gradients from what it gave, in one pass, for who keeps its sum: those of x and y are the same but for the dtype.
+// A gradient of an output may be undefined, which is zero.
+struct AddRmsNormGradients {
+  at::Tensor x, y, weight;
+};
+AddRmsNormGradients add_rms_norm_backward(const at::Tensor& sum, const at::Tensor& weight, double eps,
+                                          const at::Tensor& grad_sum, const at::Tensor& grad_normed,
+                                          at::ScalarType type_of_y);
 
 // rms_norm row by row in plain ATen operations: the oracle of the tests.
 at::Tensor rms_norm_reference(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps,

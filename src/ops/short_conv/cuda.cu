@@ -4,8 +4,10 @@
 namespace oryx::ops::cuda {
 namespace {
 
-constexpr int kTile = 64;       // tokens that a thread takes of its channel
-constexpr int kChannels = 128;  // of a block
+constexpr int kTile = 32;       // tokens that a thread takes of its channels
+constexpr int kChannels = 128;  // of a block, for other widths than the usual one
+template <typename T>
+constexpr int kPackOf = sizeof(T) < sizeof(double) ? 4 : 2;
 
 // The sequence that holds packed token t: begins[b] <= t < begins[b + 1].
 __device__ int64_t sequence_of(const int64_t* begins, int64_t sequences, int64_t t) {
@@ -59,84 +61,156 @@ __device__ __forceinline__ void for_segments(const ShortConvArgs<T>& args, int64
   }
 }
 
-// The usual width: the inputs that a token sees stay in registers.
-template <int kW, typename T>
-__global__ void forward_kernel(ShortConvArgs<T> args) {
+// What a thread takes of the usual width: kPack neighbouring channels of kTile tokens.
+template <int kPack, typename T>
+struct Part {
+  int64_t tile, channel, first, last;
+  bool valid;
+  __device__ __forceinline__ explicit Part(const ShortConvArgs<T>& args) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, across = args.channels / kPack;
+    tile = i / across, channel = i % across * kPack;
+    first = tile * kTile, last = min(first + kTile, args.num_tokens);
+    valid = first < args.num_tokens;
+  }
+};
+
+template <int kPack, typename T>
+__device__ __forceinline__ void widen_pack(const T* x, Arithmetic<T> (&out)[kPack]) {
+  const auto pack = pack_at<kPack>(x);
+#pragma unroll
+  for (int j = 0; j < kPack; ++j) out[j] = widen(pack.v[j]);
+}
+
+// The weights of a thread's channels, those of one tap side by side, and the inputs that its next token sees.
+template <int kPack, int kW, typename T>
+struct Window {
   using A = Arithmetic<T>;
-  const int64_t c = static_cast<int64_t>(blockIdx.y) * kChannels + threadIdx.x, C = args.channels;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile, last = min(first + kTile, args.num_tokens);
-  if (c >= C) return;
-  const T* __restrict__ x = args.x;
-  T* __restrict__ y = args.y;
-  A w[kW], seen[kW];
+  A weight[kW][kPack], seen[kW][kPack];
+
+  __device__ __forceinline__ Window(const ShortConvArgs<T>& args, int64_t channel) {
 #pragma unroll
-  for (int j = 0; j < kW; ++j) w[j] = args.weight[c * kW + j];
-  for_segments(args, first, last, [&](int64_t b, int64_t begin, int64_t, int64_t from, int64_t to) {
+    for (int j = 0; j < kPack; ++j)
 #pragma unroll
-    for (int j = 1; j < kW; ++j) seen[j] = input(args, b, begin, from - kW + j, c);
-#pragma unroll 8
-    for (int64_t t = from; t < to; ++t) {
+      for (int w = 0; w < kW; ++w) weight[w][j] = args.weight[(channel + j) * kW + w];
+  }
+  // Before token `from`.
+  __device__ __forceinline__ void begin(const ShortConvArgs<T>& args, int64_t b, int64_t begin, int64_t from,
+                                        int64_t channel) {
 #pragma unroll
-      for (int j = 1; j < kW; ++j) seen[j - 1] = seen[j];
-      seen[kW - 1] = widen(x[t * C + c]);
-      A sum = 0;
+    for (int w = 1; w < kW; ++w)
 #pragma unroll
-      for (int j = 0; j < kW; ++j) sum += w[j] * seen[j];
-      if (args.silu) sum *= sigmoid(sum);
-      y[t * C + c] = narrow<T>(sum);
+      for (int j = 0; j < kPack; ++j) seen[w][j] = input(args, b, begin, from - kW + w, channel + j);
+  }
+  __device__ __forceinline__ void read(const T* x) {
+#pragma unroll
+    for (int w = 1; w < kW; ++w)
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) seen[w - 1][j] = seen[w][j];
+    widen_pack(x, seen[kW - 1]);
+  }
+  __device__ __forceinline__ A sum(int j) const {
+    A sum = 0;
+#pragma unroll
+    for (int w = 0; w < kW; ++w) sum += weight[w][j] * seen[w][j];
+    return sum;
+  }
+};
+
+template <int kPack, int kW, typename T>
+__global__ void __launch_bounds__(kThreads) forward_kernel(ShortConvArgs<T> args) {
+  using A = Arithmetic<T>;
+  const Part<kPack, T> part(args);
+  if (!part.valid) return;
+  Window<kPack, kW, T> window(args, part.channel);
+  for_segments(args, part.first, part.last, [&](int64_t b, int64_t begin, int64_t, int64_t from, int64_t to) {
+    window.begin(args, b, begin, from, part.channel);
+    const T* __restrict__ x = args.x + from * args.channels + part.channel;
+    T* __restrict__ y = args.y + from * args.channels + part.channel;
+#pragma unroll 4
+    for (int64_t t = from; t < to; ++t, x += args.channels, y += args.channels) {
+      window.read(x);
+      A out[kPack];
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) {
+        out[j] = window.sum(j);
+        if (args.silu) out[j] *= sigmoid(out[j]);
+      }
+      put_pack<kPack>(y, narrow_pack<T>(out));
     }
   });
 }
 
 // Token t's gradient of the sum gives the last of what inputs up to t - W + 1 get; the first W - 1 tokens behind the
 // tile are gone through again.
-template <int kW, typename T>
-__global__ void backward_kernel(ShortConvArgs<T> args, Arithmetic<T>* partial) {
+template <int kPack, int kW, typename T>
+__global__ void __launch_bounds__(kThreads, 2) backward_kernel(ShortConvArgs<T> args, Arithmetic<T>* partial) {
   using A = Arithmetic<T>;
-  const int64_t c = static_cast<int64_t>(blockIdx.y) * kChannels + threadIdx.x, C = args.channels;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile, last = min(first + kTile, args.num_tokens);
-  if (c >= C) return;
-  const T* __restrict__ x = args.x, * __restrict__ grad_y = args.grad_y;
-  T* __restrict__ grad_x = args.grad_x;
-  A w[kW], grad_w[kW] = {}, seen[kW], ds[kW];  // ds: gradients of the sums of t - W + 1 to t
+  const Part<kPack, T> part(args);
+  if (!part.valid) return;
+  const int64_t C = args.channels;
+  Window<kPack, kW, T> window(args, part.channel);
+  A grad_w[kW][kPack] = {}, ds[kW][kPack];  // ds: gradients of the sums of t - W + 1 to t
+  for_segments(args, part.first, part.last, [&](int64_t b, int64_t begin, int64_t end, int64_t from, int64_t to) {
+    window.begin(args, b, begin, from, part.channel);
 #pragma unroll
-  for (int j = 0; j < kW; ++j) w[j] = args.weight[c * kW + j];
-  for_segments(args, first, last, [&](int64_t b, int64_t begin, int64_t end, int64_t from, int64_t to) {
+    for (int w = 1; w < kW; ++w)
 #pragma unroll
-    for (int j = 1; j < kW; ++j) seen[j] = input(args, b, begin, from - kW + j, c), ds[j] = 0;
-#pragma unroll 4
-    for (int64_t t = from; t < to + kW - 1; ++t) {
+      for (int j = 0; j < kPack; ++j) ds[w][j] = 0;
+    const T* __restrict__ x = args.x + from * C + part.channel;
+    const T* __restrict__ grad_y = args.grad_y + from * C + part.channel;
+    T* __restrict__ grad_x = args.grad_x + (from - (kW - 1)) * C + part.channel;
+    const auto push = [&](bool counts) {
+      window.read(x);
+      A dy[kPack];
+      widen_pack(grad_y, dy);
 #pragma unroll
-      for (int j = 1; j < kW; ++j) seen[j - 1] = seen[j], ds[j - 1] = ds[j];
-      ds[kW - 1] = 0;
-      if (t < end) {
-        seen[kW - 1] = widen(x[t * C + c]);
-        A d = grad_y ? widen(grad_y[t * C + c]) : A(0);
+      for (int j = 0; j < kPack; ++j) {
         if (args.silu) {
-          A sum = 0;
-#pragma unroll
-          for (int j = 0; j < kW; ++j) sum += w[j] * seen[j];
-          d *= silu_slope(sum, sigmoid(sum));
+          const A sum = window.sum(j);
+          dy[j] *= silu_slope(sum, sigmoid(sum));
         }
-        ds[kW - 1] = d;
-        if (t < to) {
+        ds[kW - 1][j] = dy[j];
+        if (counts) {
 #pragma unroll
-          for (int j = 0; j < kW; ++j) grad_w[j] += d * seen[j];
+          for (int w = 0; w < kW; ++w) grad_w[w][j] += dy[j] * window.seen[w][j];
         }
       }
-      const int64_t s = t - (kW - 1);
-      if (s < from || !grad_x) continue;
-      A sum = 0;
+    };
+    const auto pop = [&](int64_t s) {  // all of token s's gradient is there
+      A out[kPack];
 #pragma unroll
-      for (int j = 0; j < kW; ++j) sum += w[kW - 1 - j] * ds[j];
-      if (args.grad_final && s >= end - (kW - 1))
-        sum += widen(args.grad_final[(b * C + c) * (kW - 1) + s - (end - (kW - 1))]);
-      grad_x[s * C + c] = narrow<T>(sum);
-    }
+      for (int j = 0; j < kPack; ++j) {
+        out[j] = 0;
+#pragma unroll
+        for (int w = 0; w < kW; ++w) out[j] += window.weight[kW - 1 - w][j] * ds[w][j];
+        if (args.grad_final && s >= end - (kW - 1))
+          out[j] += widen(args.grad_final[(b * C + part.channel + j) * (kW - 1) + s - (end - (kW - 1))]);
+      }
+      put_pack<kPack>(grad_x, narrow_pack<T>(out));
+    };
+    const auto step = [&](int64_t t, bool read, bool counts) {
+#pragma unroll
+      for (int w = 1; w < kW; ++w)
+#pragma unroll
+        for (int j = 0; j < kPack; ++j) ds[w - 1][j] = ds[w][j];
+      if (read) {
+        push(counts);
+      } else {
+#pragma unroll
+        for (int j = 0; j < kPack; ++j) ds[kW - 1][j] = 0;
+      }
+      if (t - (kW - 1) >= from) pop(t - (kW - 1));
+      x += C, grad_y += C, grad_x += C;
+    };
+#pragma unroll 4
+    for (int64_t t = from; t < to; ++t) step(t, true, true);
+    for (int64_t t = to; t < to + kW - 1; ++t) step(t, t < end, false);
   });
   if (!partial) return;
 #pragma unroll
-  for (int j = 0; j < kW; ++j) partial[(blockIdx.x * C + c) * kW + j] = grad_w[j];
+  for (int j = 0; j < kPack; ++j)
+#pragma unroll
+    for (int w = 0; w < kW; ++w) partial[(part.tile * C + part.channel + j) * kW + w] = grad_w[w][j];
 }
 
 template <typename T>
@@ -210,10 +284,14 @@ unsigned blocks(int64_t n, int64_t of_block) {
 
 template <typename T>
 void short_conv_forward(const ShortConvArgs<T>& args) {
-  const int64_t states = args.sequences * args.channels * (args.width - 1);
-  const dim3 grid(blocks(args.num_tokens, kTile), blocks(args.channels, kChannels));
-  const auto kernel = args.width == 4 ? forward_kernel<4, T> : any_width_forward_kernel<T>;
-  if (args.num_tokens > 0) kernel<<<grid, kChannels, 0, current_stream()>>>(args);
+  const int64_t states = args.sequences * args.channels * (args.width - 1), tiles = blocks(args.num_tokens, kTile);
+  if (args.num_tokens > 0 && args.width == 4) {
+    const int pack = in_packs<kPackOf<T>>(args.channels, args.x, args.y) ? kPackOf<T> : 1;
+    const auto kernel = pack > 1 ? forward_kernel<kPackOf<T>, 4, T> : forward_kernel<1, 4, T>;
+    kernel<<<blocks(tiles * args.channels / pack, kThreads), kThreads, 0, current_stream()>>>(args);
+  } else if (args.num_tokens > 0) {
+    any_width_forward_kernel<<<dim3(tiles, blocks(args.channels, kChannels)), kChannels, 0, current_stream()>>>(args);
+  }
   if (states > 0) final_state_kernel<<<blocks(states, kThreads), kThreads, 0, current_stream()>>>(args);
   check_launch("short_conv");
 }
@@ -222,11 +300,18 @@ template <typename T>
 void short_conv_backward(const ShortConvArgs<T>& args) {
   using A = Arithmetic<T>;
   const int64_t states = args.sequences * args.channels * (args.width - 1), weights = args.channels * args.width;
-  const dim3 grid(blocks(args.num_tokens, kTile), blocks(args.channels, kChannels));
-  const DeviceMemory partial(args.grad_weight ? grid.x * weights * sizeof(A) : 0);
-  const auto kernel = args.width == 4 ? backward_kernel<4, T> : any_width_backward_kernel<T>;
-  if (args.num_tokens > 0) kernel<<<grid, kChannels, 0, current_stream()>>>(args, partial.template as<A>());
-  if (args.grad_weight) add_partial(grid.x, weights, A(1), partial.template as<A>(), args.grad_weight);
+  const int64_t tiles = blocks(args.num_tokens, kTile);
+  const DeviceMemory memory(args.grad_weight ? tiles * weights * sizeof(A) : 0);
+  A* const partial = memory.template as<A>();
+  if (args.num_tokens > 0 && args.width == 4 && args.grad_y && args.grad_x) {
+    const int pack = in_packs<kPackOf<T>>(args.channels, args.x, args.grad_y, args.grad_x) ? kPackOf<T> : 1;
+    const auto kernel = pack > 1 ? backward_kernel<kPackOf<T>, 4, T> : backward_kernel<1, 4, T>;
+    kernel<<<blocks(tiles * args.channels / pack, kThreads), kThreads, 0, current_stream()>>>(args, partial);
+  } else if (args.num_tokens > 0) {
+    any_width_backward_kernel<<<dim3(tiles, blocks(args.channels, kChannels)), kChannels, 0, current_stream()>>>(
+        args, partial);
+  }
+  if (args.grad_weight) add_partial(tiles, weights, A(1), partial, args.grad_weight);
   if (args.grad_initial && states > 0)
     initial_grad_kernel<<<blocks(states, kThreads), kThreads, 0, current_stream()>>>(args);
   check_launch("short_conv");
