@@ -22,6 +22,21 @@ void require_sizes(int64_t context, int64_t batch_tokens) {
           batch_tokens);
 }
 
+// At an even pace through all pieces, as many as hold `most` inputs (0: all).
+std::vector<Piece> spread(std::vector<Piece> pieces, int64_t most) {
+  int64_t all = 0;
+  for (const Piece& piece : pieces) all += piece.length;
+  if (most <= 0 || all <= most) return pieces;
+  int64_t passed = 0, taken = 0;
+  std::erase_if(pieces, [&](const Piece& piece) {
+    const bool take = taken * all <= passed * most;
+    passed += piece.length;
+    if (take) taken += piece.length;
+    return !take;
+  });
+  return pieces;
+}
+
 }  // namespace
 
 std::vector<Piece> cut_into_pieces(const TokenCorpus& corpus, int64_t context) {
@@ -38,21 +53,18 @@ TextWindows::TextWindows(std::shared_ptr<const TokenCorpus> corpus, int64_t cont
                          int64_t max_inputs)
     : corpus_(std::move(corpus)) {
   require_sizes(context, batch_tokens);
-  pieces_ = cut_into_pieces(*corpus_, context);
+  pieces_ = spread(cut_into_pieces(*corpus_, context), max_inputs);
   int64_t in_batch = 0;
-  first_piece_.push_back(0);
-  size_t index = 0;
-  for (; index < pieces_.size(); ++index) {
+  for (size_t index = 0; index < pieces_.size(); ++index) {
     const int64_t length = pieces_[index].length;
-    if (in_batch > 0 && in_batch + length > batch_tokens) {
+    if (index == 0 || in_batch + length > batch_tokens) {
       first_piece_.push_back(index);
       in_batch = 0;
-      if (max_inputs > 0 && inputs_ >= max_inputs) break;
     }
     in_batch += length;
     inputs_ += length;
   }
-  if (in_batch > 0) first_piece_.push_back(index);
+  first_piece_.push_back(pieces_.size());
 }
 
 Batch TextWindows::batch(int64_t index) const {

@@ -18,7 +18,8 @@ struct Piece {
 std::vector<Piece> cut_into_pieces(const TokenCorpus& corpus, int64_t context);
 
 // Batches for evaluation: the pieces in the corpus's order, each input once, as many whole pieces in a batch as fit
-// within batch_tokens (at least one). `max_inputs` > 0 stops after the first batch that reaches so many inputs.
+// within batch_tokens (at least one). With `max_inputs` > 0 only so many inputs, to within a piece, spread evenly over
+// the corpus, so that each of several files has its share.
 class TextWindows {
  public:
   TextWindows(std::shared_ptr<const TokenCorpus> corpus, int64_t context, int64_t batch_tokens, int64_t max_inputs = 0);

@@ -270,12 +270,24 @@ TEST(TextWindows, CoverTheCorpusInOrder) {
   }
 }
 
-TEST(TextWindows, StopAfterEnough) {
+// A part of the corpus is taken from all of it: here every second piece, from each document.
+TEST(TextWindows, SpreadOverTheCorpus) {
   const auto corpus = numbered({20, 20, 20});
   const TextWindows windows(corpus, 10, 20, 30);
-  EXPECT_EQ(windows.batches(), 2);
-  EXPECT_EQ(windows.inputs(), 40);
-  EXPECT_EQ(windows.batch(1).tokens.front(), 102);
+  EXPECT_EQ(windows.inputs(), 30);
+  ASSERT_EQ(windows.batches(), 2);
+  const auto starts = [](const Batch& batch) {
+    std::vector<int64_t> out;
+    for (size_t i = 0; i + 1 < batch.cu_seqlens.size(); ++i) out.push_back(batch.tokens[batch.cu_seqlens[i]]);
+    return out;
+  };
+  EXPECT_EQ(starts(windows.batch(0)), (std::vector<int64_t>{2, 102}));
+  EXPECT_EQ(starts(windows.batch(1)), (std::vector<int64_t>{202}));
+  for (const int64_t most : {1, 7, 13, 50, 59}) {
+    const int64_t inputs = TextWindows(corpus, 10, 20, most).inputs();
+    EXPECT_NEAR(static_cast<double>(inputs), static_cast<double>(most), 10) << most;
+  }
+  EXPECT_EQ(TextWindows(corpus, 10, 20, 60).inputs(), 60);
 }
 
 }  // namespace

@@ -41,11 +41,11 @@ void for_blocks(const Packing& packing, Work&& work) {
 // The tensors of a call in the accumulation type, cut into blocks.
 class Cutter {
  public:
-  Cutter(const Tensor& q, const Tensor& k, const std::optional<Tensor>& read_index)
+  Cutter(const Tensor& q, const Tensor& k, const Packing& packing)
       : kv_heads_(k.size(1)),
         group_(q.size(1) / k.size(1)),
         acc_(accumulate_type(q.scalar_type())),
-        read_index_(read_index ? std::optional(index_on(*read_index, q.device())) : std::nullopt) {}
+        read_(packing.read.empty() ? Tensor() : packing.read_on(q.device())) {}
 
   // Rows of x [R, H, dim] as [Hkv, rows * group, dim]: the heads that share a key are rows of one matrix.
   Tensor rows(const Tensor& x, const Block& block) const {
@@ -69,8 +69,8 @@ class Cutter {
   Tensor logits(const Tensor& q, const Tensor& k, double scale, const Block& block) const {
     Tensor s = at::bmm(q, k.transpose(1, 2)).mul_(scale);
     const auto index = k.options().dtype(at::kLong);
-    const Tensor token = read_index_ ? read_index_->slice(0, block.row_begin, block.row_end)
-                                     : at::arange(block.row_begin, block.row_end, index);
+    const Tensor token = read_.defined() ? read_.slice(0, block.row_begin, block.row_end)
+                                         : at::arange(block.row_begin, block.row_end, index);
     const Tensor future = at::arange(block.key_begin, block.key_end, index).gt(token.unsqueeze(1));
     s.view({kv_heads_, block.rows(), group_, s.size(2)})
         .masked_fill_(future.view({1, block.rows(), 1, s.size(2)}), -INFINITY);
@@ -80,17 +80,16 @@ class Cutter {
  private:
   const int64_t kv_heads_, group_;
   const at::ScalarType acc_;
-  const std::optional<Tensor> read_index_;
+  const Tensor read_;  // undefined: every token
 };
 
 struct AttentionAtenFunction : torch::autograd::Function<AttentionAtenFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const Tensor& cu_seqlens, const std::optional<Tensor>& read_index, double scale) {
-    const auto shared = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
-    const Packing& packing = *shared;
-    const Cutter cut(q, k, read_index);
+    const auto packing = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
+    const Cutter cut(q, k, *packing);
     Tensor o = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
-    for_blocks(packing, [&](const Block& block) {
+    for_blocks(*packing, [&](const Block& block) {
       const Tensor p = at::softmax(cut.logits(cut.rows(q, block), cut.keys(k, block), scale, block), 2);
       const Tensor out = at::bmm(p, cut.keys(v, block));
       o.slice(0, block.row_begin, block.row_end).copy_(cut.unstacked(out, block));
@@ -105,15 +104,15 @@ struct AttentionAtenFunction : torch::autograd::Function<AttentionAtenFunction> 
     const auto saved = ctx->get_saved_variables();
     const Tensor &q = saved[0], &k = saved[1], &v = saved[2];
     const auto read_index = saved[4].defined() ? std::optional(saved[4]) : std::nullopt;
-    const Packing packing = make_packing("oryx::attention", saved[3], read_index, k.size(0));
+    const auto packing = shared_packing("oryx::attention", saved[3], read_index, k.size(0));
     const double scale = ctx->saved_data["scale"].toDouble();
     const auto acc = accumulate_type(q.scalar_type());
-    const Cutter cut(q, k, read_index);
+    const Cutter cut(q, k, *packing);
     const bool want_q = ctx->needs_input_grad(0), want_k = ctx->needs_input_grad(1), want_v = ctx->needs_input_grad(2);
     Tensor grad_q = want_q ? at::empty(q.sizes(), q.options()) : Tensor();
     Tensor grad_k = want_k ? at::zeros(k.sizes(), k.options().dtype(acc)) : Tensor();
     Tensor grad_v = want_v ? at::zeros(v.sizes(), v.options().dtype(acc)) : Tensor();
-    for_blocks(packing, [&](const Block& block) {
+    for_blocks(*packing, [&](const Block& block) {
       const Tensor Q = cut.rows(q, block), K = cut.keys(k, block), dO = cut.rows(grads[0], block);
       const Tensor p = at::softmax(cut.logits(Q, K, scale, block), 2);
       if (want_v) cut.keys(grad_v, block).add_(at::bmm(p.transpose(1, 2), dO));
@@ -156,12 +155,11 @@ struct FusedAttentionFunction : torch::autograd::Function<FusedAttentionFunction
 Tensor attention_aten(const Tensor& q_in, const Tensor& k_in, const Tensor& v, const Tensor& cu_seqlens,
                       const std::optional<Tensor>& read_index, double scale, double rope_base) {
   check_attention(q_in, k_in, v, cu_seqlens, read_index, scale, rope_base);
-  const auto [q, k] =
-      rope_base > 0 ? rotated(rope, q_in, k_in, cu_seqlens, read_index, rope_base) : std::pair(q_in, k_in);
+  const auto packing = shared_packing("oryx::attention", cu_seqlens, read_index, k_in.size(0));
+  const auto [q, k] = rope_base > 0 ? rotated(rope, q_in, k_in, *packing, rope_base) : std::pair(q_in, k_in);
   if (!FusedAttention::takes(q, v, scale)) return AttentionAtenFunction::apply(q, k, v, cu_seqlens, read_index, scale);
   if (wants_graph(q, k, v)) return FusedAttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
   const c10::NoGradGuard no_grad;
-  const auto packing = shared_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
   const FusedAttention fused(*packing, q, k, v, scale);
   return fused.output(fused.forward(q, k, v, /*keep=*/false));
 }

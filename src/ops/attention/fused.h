@@ -33,34 +33,24 @@ class FusedAttention {
 
   FusedAttention(const Packing& packing, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale)
       : scale_(scale), key_dim_(q.size(2)), value_dim_(v.size(2)), sequences_(packing.sequences()) {
-    std::vector<int64_t> windows{0}, slots;
-    double work = 0;
-    for (int64_t b = 0; b < sequences_; ++b) {
-      // FlashAttention aligns the last row with the last key: rows go from the first that is read to the last token.
-      const int64_t begin = packing.tokens[b], end = packing.tokens[b + 1], length = end - begin;
-      const int64_t row = packing.rows[b], first = row < packing.rows[b + 1] ? packing.token_of(row) : end;
-      for (int64_t r = row; r < packing.rows[b + 1]; ++r) slots.push_back(windows.back() + packing.token_of(r) - first);
-      windows.push_back(windows.back() + end - first);
-      longest_ = std::max(longest_, length), widest_ = std::max(widest_, end - first);
-      uniform_ &= length == packing.tokens[1];
-      work += static_cast<double>(end - first) * static_cast<double>(length + first - begin);
-    }
+    const auto windows = packing.derive<Windows>("windows", at::kCPU, [&] { return Windows(packing); });
+    longest_ = windows->longest, widest_ = windows->widest, uniform_ = windows->uniform;
     // cuDNN makes and keeps a plan for each shape it meets: only long sequences are worth one, and lengths are rounded.
     length_ = (longest_ + kRound - 1) / kRound * kRound;
     const double dense_work = static_cast<double>(sequences_ * length_) * static_cast<double>(length_);
-    dense_ = longest_ >= kLong && dense_work <= kDenseSpeed * work && prefers_cudnn(q, k, v);
-    rows_ = dense_ ? packing.num_tokens() : windows.back();
-    if (rows_ != packing.num_rows()) slots_ = upload(dense_ ? packing.read : slots, q.device());
-    if (dense_) {
-      if (uniform_) return;
-      std::vector<int64_t> places;
-      for (int64_t b = 0; b < sequences_; ++b)
-        for (int64_t t = packing.tokens[b]; t < packing.tokens[b + 1]; ++t)
-          places.push_back(b * length_ + t - packing.tokens[b]);
-      places_ = upload(places, q.device());
-    } else {
-      row_ends_ = upload(windows, q.device()).to(at::kInt);
-      key_ends_ = upload(packing.tokens, q.device()).to(at::kInt);
+    dense_ = longest_ >= kLong && dense_work <= kDenseSpeed * windows->work && prefers_cudnn(q, k, v);
+    rows_ = dense_ ? packing.num_tokens() : windows->ends.back();
+    const auto on_device = [&](const char* name, auto&& make) {
+      return *packing.derive<at::Tensor>(name, q.device(), make);
+    };
+    if (rows_ != packing.num_rows())
+      slots_ = dense_ ? packing.read_on(q.device())
+                      : on_device("window slots", [&] { return upload(windows->slots, q.device()); });
+    if (!dense_) {
+      row_ends_ = on_device("window ends", [&] { return upload(windows->ends, q.device()).to(at::kInt); });
+      key_ends_ = on_device("key ends", [&] { return upload(packing.tokens, q.device()).to(at::kInt); });
+    } else if (!uniform_) {
+      places_ = on_device("padded places", [&] { return upload(padded_places(packing), q.device()); });
     }
   }
 
@@ -99,6 +89,34 @@ class FusedAttention {
   }
 
  private:
+  // FlashAttention aligns the last row with the last key: rows go from the first that is read to the last token.
+  struct Windows {
+    std::vector<int64_t> ends{0}, slots;  // of the rows that are read, among all
+    int64_t longest = 0, widest = 0;
+    bool uniform = true;
+    double work = 0;
+
+    explicit Windows(const Packing& packing) {
+      for (int64_t b = 0; b < packing.sequences(); ++b) {
+        const int64_t begin = packing.tokens[b], end = packing.tokens[b + 1], length = end - begin;
+        const int64_t row = packing.rows[b], first = row < packing.rows[b + 1] ? packing.token_of(row) : end;
+        for (int64_t r = row; r < packing.rows[b + 1]; ++r) slots.push_back(ends.back() + packing.token_of(r) - first);
+        ends.push_back(ends.back() + end - first);
+        longest = std::max(longest, length), widest = std::max(widest, end - first);
+        uniform &= length == packing.tokens[1];
+        work += static_cast<double>(end - first) * static_cast<double>(length + first - begin);
+      }
+    }
+  };
+
+  std::vector<int64_t> padded_places(const Packing& packing) const {
+    std::vector<int64_t> places;
+    for (int64_t b = 0; b < sequences_; ++b)
+      for (int64_t t = packing.tokens[b]; t < packing.tokens[b + 1]; ++t)
+        places.push_back(b * length_ + t - packing.tokens[b]);
+    return places;
+  }
+
   static constexpr int64_t kLong = 512, kRound = 128;
   static constexpr double kDenseSpeed = 1.6;  // of cuDNN against FlashAttention, on Hopper
 

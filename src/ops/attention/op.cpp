@@ -141,7 +141,7 @@ Tensor attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Te
   check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
   const Prepared in(q, k, v, cu_seqlens, read_index);
   if (rope_base == 0 || in.only_few_rows()) return run_forward(in, scale, rope_base, /*keep=*/false).o;
-  const auto [turned_q, turned_k] = rotated(rope, q, k, cu_seqlens, read_index, rope_base);
+  const auto [turned_q, turned_k] = rotated(rope, q, k, in.packing, rope_base);
   return run_forward(Prepared(turned_q, turned_k, v, cu_seqlens, read_index), scale, 0, /*keep=*/false).o;
 }
 
@@ -153,7 +153,8 @@ Tensor attention_autograd_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
   }
   check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
   if (rope_base == 0) return AttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
-  const auto [turned_q, turned_k] = rotated(rope, q, k, cu_seqlens, read_index, rope_base);
+  const auto packing = make_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
+  const auto [turned_q, turned_k] = rotated(rope, q, k, packing, rope_base);
   return AttentionFunction::apply(turned_q, turned_k, v, cu_seqlens, read_index, scale);
 }
 

@@ -13,9 +13,8 @@ namespace oryx::ops {
 at::Tensor attention_reference(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v,
                                const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index, double scale,
                                double rope_base) {
-  const auto [q, k] =
-      rope_base > 0 ? rotated(rope_reference, q_in, k_in, cu_seqlens, read_index, rope_base) : std::pair(q_in, k_in);
-  const Packing packing = make_packing("attention_reference", cu_seqlens, read_index, k.size(0));
+  const Packing packing = make_packing("attention_reference", cu_seqlens, read_index, k_in.size(0));
+  const auto [q, k] = rope_base > 0 ? rotated(rope_reference, q_in, k_in, packing, rope_base) : std::pair(q_in, k_in);
   const auto acc = accumulate_type(q.scalar_type());
   const int64_t group = q.size(1) / k.size(1);
   const at::Tensor keys = k.to(acc).repeat_interleave(group, 1), values = v.to(acc).repeat_interleave(group, 1);

@@ -10,10 +10,16 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string>
 
 #include "ops/common/tensors.h"
 
 namespace oryx::ops {
+
+ChunkList ChunkList::of(const Packing& packing, int64_t size, at::Device device) {
+  return *packing.derive<ChunkList>("chunks of " + std::to_string(size), device,
+                                    [&] { return ChunkList(packing, size, device); });
+}
 
 ChunkList::ChunkList(const Packing& packing, int64_t size, at::Device device)
     : size_(size), sequences_(packing.sequences()), tokens_(packing.num_tokens()) {
@@ -27,6 +33,7 @@ ChunkList::ChunkList(const Packing& packing, int64_t size, at::Device device)
     while (chunks(order[active - 1]) <= step) --active;
     first_.push_back(first_.back() + active);
   }
+  if (count() != steps() * B) uneven_firsts_ = upload(first_, device);
   bool same = true;
   for (int64_t b = 1; b < B; ++b) same &= length(b) == length(0);
   if (same && length(0) > 0) {

@@ -17,14 +17,16 @@ namespace oryx::ops {
 class ChunkList {
  public:
   ChunkList(const Packing& packing, int64_t size, at::Device device);
+  static ChunkList of(const Packing& packing, int64_t size, at::Device device);  // remembered with the packing
 
   int64_t size() const { return size_; }
   int64_t sequences() const { return sequences_; }
   int64_t tokens() const { return tokens_; }
   int64_t steps() const { return static_cast<int64_t>(first_.size()) - 1; }
   int64_t count() const { return first_.back(); }
-  int64_t first(int64_t step) const { return first_[step]; }                     // chunk
-  const std::vector<int64_t>& firsts() const { return first_; }                  // [steps + 1]
+  int64_t first(int64_t step) const { return first_[step]; }  // chunk
+  // first() of all steps and count(), int64 [steps + 1] on the device; undefined where all steps have as many chunks.
+  const at::Tensor& uneven_firsts() const { return uneven_firsts_; }
   int64_t count(int64_t step) const { return first_[step + 1] - first_[step]; }  // chunks, 0 behind the last step
   int64_t next_count(int64_t step) const { return step + 1 < steps() ? count(step + 1) : 0; }
 
@@ -52,6 +54,7 @@ class ChunkList {
  private:
   int64_t size_, sequences_, tokens_, uniform_ = 0;  // uniform: the length of all sequences when they have one
   std::vector<int64_t> first_{0};                    // [steps + 1]
+  at::Tensor uneven_firsts_;
   // Absent for uniform lengths, where slices do. places [chunks * size]: the token of each place (N: none); where [N]:
   // the place of each token.
   at::Tensor places_, where_, order_, begin_rows_, final_rows_, end_grad_rows_, initial_grad_rows_;

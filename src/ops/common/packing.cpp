@@ -5,9 +5,65 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <mutex>
+#include <utility>
 
 namespace oryx::ops {
+
+struct Derived::Kept {
+  std::recursive_mutex mutex;  // what is derived may be made of what else is
+  std::map<std::pair<std::string, std::string>, std::shared_ptr<const void>> by_name;
+};
+
+Derived::Derived() : kept_(std::make_shared<Kept>()) {}
+
+std::shared_ptr<const void> Derived::get(const std::string& name, at::Device device,
+                                         const std::function<std::shared_ptr<const void>()>& make) const {
+  const std::lock_guard lock(kept_->mutex);
+  auto& found = kept_->by_name[{name, device.str()}];
+  if (!found) found = make();
+  return found;
+}
+
+at::Tensor Packing::tokens_on(at::Device device) const {
+  return *derive<at::Tensor>("tokens", device, [&] { return upload(tokens, device); });
+}
+
+at::Tensor Packing::read_on(at::Device device) const {
+  return *derive<at::Tensor>("read", device, [&] { return upload(read, device); });
+}
+
+at::Tensor Packing::row_of_token_on(at::Device device) const {
+  return *derive<at::Tensor>("row of token", device, [&] {
+    std::vector<int64_t> rows_of(static_cast<size_t>(num_tokens()), -1);
+    for (int64_t r = 0; r < num_rows(); ++r) rows_of[static_cast<size_t>(token_of(r))] = r;
+    return upload(rows_of, device);
+  });
+}
+
+static std::vector<int64_t> positions(const std::vector<int64_t>& begins) {
+  std::vector<int64_t> out;
+  out.reserve(static_cast<size_t>(begins.back()));
+  for (size_t b = 0; b + 1 < begins.size(); ++b)
+    for (int64_t t = begins[b]; t < begins[b + 1]; ++t) out.push_back(t - begins[b]);
+  return out;
+}
+
+at::Tensor Packing::positions_on(at::Device device) const {
+  return *derive<at::Tensor>("positions", device, [&] { return upload(positions(tokens), device); });
+}
+
+at::Tensor Packing::row_positions_on(at::Device device) const {
+  if (num_rows() == num_tokens()) return positions_on(device);
+  return *derive<at::Tensor>("row positions", device, [&] {
+    const std::vector<int64_t> all = positions(tokens);
+    std::vector<int64_t> of_rows;
+    of_rows.reserve(read.size());
+    for (const int64_t token : read) of_rows.push_back(all[static_cast<size_t>(token)]);
+    return upload(of_rows, device);
+  });
+}
 
 static std::vector<int64_t> to_host(const at::Tensor& x) {
   const at::Tensor host = x.to(at::kCPU, at::kLong).contiguous();
@@ -15,34 +71,41 @@ static std::vector<int64_t> to_host(const at::Tensor& x) {
   return {data, data + host.numel()};
 }
 
+// Of sequences that begin at `tokens`, where `read` (null: all tokens) has rows.
+static Packing checked_packing(const char* op, std::vector<int64_t> tokens, const std::vector<int64_t>* read,
+                               int64_t num_tokens) {
+  Packing packing;
+  packing.tokens = std::move(tokens);
+  TORCH_CHECK(packing.tokens.front() == 0 && packing.tokens.back() == num_tokens, op,
+              ": cu_seqlens must run from 0 to ", num_tokens, " (the packed tokens), but runs from ",
+              packing.tokens.front(), " to ", packing.tokens.back());
+  TORCH_CHECK(std::is_sorted(packing.tokens.begin(), packing.tokens.end()), op, ": cu_seqlens must not decrease");
+  if (!read) {
+    packing.rows = packing.tokens;
+    return packing;
+  }
+  packing.read = *read;
+  for (size_t r = 0; r < read->size(); ++r) {
+    TORCH_CHECK((*read)[r] >= 0 && (*read)[r] < num_tokens, op, ": read_index must lie in [0, ", num_tokens,
+                "), but holds ", (*read)[r]);
+    TORCH_CHECK(r == 0 || (*read)[r - 1] < (*read)[r], op, ": read_index must ascend, but holds ", (*read)[r],
+                " after ", (*read)[r == 0 ? 0 : r - 1]);
+  }
+  for (int64_t token : packing.tokens)
+    packing.rows.push_back(std::lower_bound(read->begin(), read->end(), token) - read->begin());
+  return packing;
+}
+
 static Packing read_packing(const char* op, const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
                             int64_t num_tokens) {
   TORCH_CHECK(cu_seqlens.scalar_type() == at::kInt && cu_seqlens.dim() == 1 && cu_seqlens.numel() >= 2, op,
               ": cu_seqlens must be int32 [B+1] with B >= 1, but is ", cu_seqlens.scalar_type(), " ",
               cu_seqlens.sizes());
-  Packing packing;
-  packing.tokens = to_host(cu_seqlens);
-  TORCH_CHECK(packing.tokens.front() == 0 && packing.tokens.back() == num_tokens, op,
-              ": cu_seqlens must run from 0 to ", num_tokens, " (the packed tokens), but runs from ",
-              packing.tokens.front(), " to ", packing.tokens.back());
-  TORCH_CHECK(std::is_sorted(packing.tokens.begin(), packing.tokens.end()), op, ": cu_seqlens must not decrease");
-  if (!read_index) {
-    packing.rows = packing.tokens;
-    return packing;
-  }
+  if (!read_index) return checked_packing(op, to_host(cu_seqlens), nullptr, num_tokens);
   TORCH_CHECK(read_index->scalar_type() == at::kLong && read_index->dim() == 1, op,
               ": read_index must be int64 [R], but is ", read_index->scalar_type(), " ", read_index->sizes());
-  packing.read = to_host(*read_index);
-  const auto& read = packing.read;
-  for (size_t r = 0; r < read.size(); ++r) {
-    TORCH_CHECK(read[r] >= 0 && read[r] < num_tokens, op, ": read_index must lie in [0, ", num_tokens, "), but holds ",
-                read[r]);
-    TORCH_CHECK(r == 0 || read[r - 1] < read[r], op, ": read_index must ascend, but holds ", read[r], " after ",
-                read[r == 0 ? 0 : r - 1]);
-  }
-  for (int64_t token : packing.tokens)
-    packing.rows.push_back(std::lower_bound(read.begin(), read.end(), token) - read.begin());
-  return packing;
+  const std::vector<int64_t> read = to_host(*read_index);
+  return checked_packing(op, to_host(cu_seqlens), &read, num_tokens);
 }
 
 namespace {
@@ -72,36 +135,59 @@ struct Remembered {
   std::shared_ptr<const Packing> packing;
 };
 
-struct Memory {
-  std::mutex mutex;
-  std::array<Remembered, 16> entries;
-  size_t next = 0;
+class Memory {
+ public:
+  std::shared_ptr<const Packing> find(const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
+                                      int64_t num_tokens) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& e : entries_)
+      if (e.packing && e.num_tokens == num_tokens && e.read_index.has_value() == read_index.has_value() &&
+          e.cu_seqlens.still(cu_seqlens) && (!read_index || e.read_index->still(*read_index)))
+        return e.packing;
+    return nullptr;
+  }
+  void keep(const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
+            const std::shared_ptr<const Packing>& packing) {
+    Remembered entry{Snapshot(cu_seqlens), std::nullopt, packing->num_tokens(), packing};
+    if (read_index) entry.read_index = Snapshot(*read_index);
+    const std::lock_guard lock(mutex_);
+    entries_[next_++ % entries_.size()] = std::move(entry);
+  }
+  // Tensors on the host are read again each time; those made in inference mode do not count their versions.
+  static bool can_keep(const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index) {
+    const bool on_host = cu_seqlens.is_cpu() && (!read_index || read_index->is_cpu());
+    return !on_host && !cu_seqlens.is_inference() && !(read_index && read_index->is_inference());
+  }
+
+ private:
+  std::mutex mutex_;
+  std::array<Remembered, 16> entries_;
+  size_t next_ = 0;
 };
+
+Memory& memory() {
+  static auto* memory = new Memory;  // never destroyed: tensors may outlive static objects
+  return *memory;
+}
 
 }  // namespace
 
 std::shared_ptr<const Packing> shared_packing(const char* op, const at::Tensor& cu_seqlens,
                                               const std::optional<at::Tensor>& read_index, int64_t num_tokens) {
-  const auto make = [&] {
-    return std::make_shared<const Packing>(read_packing(op, cu_seqlens, read_index, num_tokens));
-  };
-  const bool on_host = cu_seqlens.is_cpu() && (!read_index || read_index->is_cpu());
-  // Tensors made in inference mode do not count their versions.
-  if (on_host || cu_seqlens.is_inference() || (read_index && read_index->is_inference())) return make();
-  static auto* memory = new Memory;  // never destroyed: tensors may outlive static objects
-  {
-    const std::lock_guard lock(memory->mutex);
-    for (const auto& e : memory->entries)
-      if (e.packing && e.num_tokens == num_tokens && e.read_index.has_value() == read_index.has_value() &&
-          e.cu_seqlens.still(cu_seqlens) && (!read_index || e.read_index->still(*read_index)))
-        return e.packing;
-  }
-  Remembered entry{Snapshot(cu_seqlens), std::nullopt, num_tokens, make()};
-  if (read_index) entry.read_index = Snapshot(*read_index);
-  const auto packing = entry.packing;
-  const std::lock_guard lock(memory->mutex);
-  memory->entries[memory->next++ % memory->entries.size()] = std::move(entry);
+  const bool keep = Memory::can_keep(cu_seqlens, read_index);
+  if (keep)
+    if (auto found = memory().find(cu_seqlens, read_index, num_tokens)) return found;
+  const auto packing = std::make_shared<const Packing>(read_packing(op, cu_seqlens, read_index, num_tokens));
+  if (keep) memory().keep(cu_seqlens, read_index, packing);
   return packing;
+}
+
+void introduce_packing(const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,
+                       const std::vector<int64_t>& tokens, const std::vector<int64_t>& read) {
+  if (!Memory::can_keep(cu_seqlens, read_index)) return;
+  memory().keep(cu_seqlens, read_index,
+                std::make_shared<const Packing>(
+                    checked_packing("introduce_packing", tokens, read_index ? &read : nullptr, tokens.back())));
 }
 
 Packing make_packing(const char* op, const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index,

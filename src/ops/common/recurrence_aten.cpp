@@ -30,9 +30,8 @@ int64_t chunk_size(const Packing& packing, int64_t Kd, int64_t Vd) {
   return size;
 }
 
-ChunkList make_list(const RecurrenceKind& kind, const RecurrenceInputs& in) {
-  const auto packing = shared_packing(kind.op, in.cu_seqlens, in.read_index, in.k.size(0));
-  return {*packing, chunk_size(*packing, in.k.size(2), in.v.size(2)), in.q.device()};
+ChunkList make_list(const Packing& packing, const RecurrenceInputs& in) {
+  return ChunkList::of(packing, chunk_size(packing, in.k.size(2), in.v.size(2)), in.q.device());
 }
 
 struct RecurrenceAtenFunction : torch::autograd::Function<RecurrenceAtenFunction> {
@@ -83,13 +82,11 @@ RecurrenceChunks::RecurrenceChunks(const RecurrenceKind& kind, const RecurrenceI
       readers(group + (delta ? 1 : 0)),
       type(in.q.scalar_type()),
       acc(accumulate_type(type)),
-      list(make_list(kind, in)),
-      read(in.read_index ? std::optional(index_on(*in.read_index, in.q.device())) : std::nullopt) {
+      packing(shared_packing(kind.op, in.cu_seqlens, in.read_index, in.k.size(0))),
+      list(make_list(*packing, in)),
+      read(in.read_index ? std::optional(packing->read_on(in.q.device())) : std::nullopt) {
   Z = list.count() * Hkv, C = list.size();
-  if (fused && read) {
-    row_of_token = at::full({list.tokens()}, -1, read->options());
-    row_of_token.index_copy_(0, *read, at::arange(read->numel(), read->options()));
-  }
+  if (fused && read) row_of_token = packing->row_of_token_on(in.q.device());
   rows = at::empty({Z, readers * C, Kd}, in.q.options());
   q = query_part(rows), k = delta ? key_part(rows) : at::empty({Z, C, Kd}, in.q.options());
   cut_rows(in.q, q);

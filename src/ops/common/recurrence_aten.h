@@ -26,6 +26,7 @@ struct RecurrenceChunks {
   bool delta, fused;  // fused: with the kernels of recurrence_cuda.h
   int64_t H, Hkv, Kd, Vd, group, readers, Z = 0, C = 0;
   at::ScalarType type, acc;
+  std::shared_ptr<const Packing> packing;
   ChunkList list;
   std::optional<at::Tensor> read;
   at::Tensor row_of_token;   // [N] where fused and `read`: each token's row of queries, or -1

@@ -36,11 +36,9 @@ void with_fused_type(at::ScalarType type, Work&& work) {
 
 void pass_states_fused(const RecurrenceChunks& x, const Tensor& A, const Tensor& states, const Tensor& before,
                        bool backward) {
-  const bool uniform = x.list.count() == x.list.steps() * x.list.sequences();
-  const Tensor first = uniform ? Tensor() : upload(x.list.firsts(), states.device());
   const Tensor contiguous = A.contiguous();
   const float* factors = pointer<float>(contiguous);
-  cuda::pass_states({.first = pointer<int64_t>(first),
+  cuda::pass_states({.first = pointer<int64_t>(x.list.uneven_firsts()),
                      .steps = x.list.steps(),
                      .chunks = x.list.count(),
                      .sequences = x.list.sequences(),

@@ -36,21 +36,18 @@ Tensor packed(const Tensor& x) {
 
 // Arguments of the kernels, and the tensors that they point into.
 struct Call {
+  std::shared_ptr<const Packing> packing;
   ChunkList list;
-  Tensor first, row_of_token;
+  Tensor row_of_token;
   cuda::Recurrence args{};
 
   Call(const RecurrenceKind& kind, const Tensor& cu_seqlens, const std::optional<Tensor>& read_index, const Saved& s)
-      : list(*shared_packing(kind.op, cu_seqlens, read_index, s.k.size(0)), cuda::kTile, s.q.device()) {
-    if (list.count() != list.steps() * list.sequences()) first = upload(list.firsts(), s.q.device());
-    if (read_index) {
-      const Tensor read = index_on(*read_index, s.q.device());
-      row_of_token = at::full({list.tokens()}, -1, read.options());
-      row_of_token.index_copy_(0, read, at::arange(read.numel(), read.options()));
-    }
+      : packing(shared_packing(kind.op, cu_seqlens, read_index, s.k.size(0))),
+        list(ChunkList::of(*packing, cuda::kTile, s.q.device())) {
+    if (read_index) row_of_token = packing->row_of_token_on(s.q.device());
     args.delta = kind.delta;
     args.placement = list.placement();
-    args.first = pointer<int64_t>(first), args.order = pointer<int64_t>(list.order());
+    args.first = pointer<int64_t>(list.uneven_firsts()), args.order = pointer<int64_t>(list.order());
     args.row_of_token = pointer<int64_t>(row_of_token);
     args.steps = list.steps(), args.chunks = list.count();
     args.heads = static_cast<int>(s.k.size(1)), args.group = static_cast<int>(s.q.size(1) / s.k.size(1));

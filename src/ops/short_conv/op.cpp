@@ -34,11 +34,9 @@ static std::shared_ptr<const Packing> check(const at::Tensor& x, const at::Tenso
   return packing;
 }
 
-// packing.tokens in the memory of x's device, for as long as `holder` lives.
-static const int64_t* tokens_on(const at::Tensor& x, const Packing& packing, at::Tensor& holder) {
-  if (x.is_cpu()) return packing.tokens.data();
-  holder = upload(packing.tokens, x.device());
-  return pointer<int64_t>(holder);
+// packing.tokens in the memory of x's device, for as long as the packing lives.
+static const int64_t* tokens_on(const at::Tensor& x, const Packing& packing) {
+  return x.is_cpu() ? packing.tokens.data() : pointer<int64_t>(packing.tokens_on(x.device()));
 }
 
 static Outputs forward(const at::Tensor& x_in, const at::Tensor& weight_in, const at::Tensor& cu_seqlens,
@@ -49,13 +47,12 @@ static Outputs forward(const at::Tensor& x_in, const at::Tensor& weight_in, cons
   const at::Tensor initial_state = contiguous_or_undefined(or_undefined(initial_in));
   const at::Tensor y = at::empty_like(x);
   const at::Tensor final_state = at::empty({packing->sequences(), x.size(1), weight.size(1) - 1}, x.options());
-  at::Tensor tokens;
   with_storage(x.scalar_type(), [&]<typename T>() {
     const ShortConvArgs<T> args{.sequences = packing->sequences(),
                                 .channels = x.size(1),
                                 .width = weight.size(1),
                                 .num_tokens = x.size(0),
-                                .tokens = tokens_on(x, *packing, tokens),
+                                .tokens = tokens_on(x, *packing),
                                 .x = pointer<T>(x),
                                 .weight = pointer<Arithmetic<T>>(weight),
                                 .initial_state = pointer<T>(initial_state),
@@ -87,7 +84,6 @@ struct ShortConvFunction : torch::autograd::Function<ShortConvFunction> {
     const at::Tensor initial_state = contiguous_or_undefined(saved[2]);
     const at::Tensor grad_y = contiguous_or_undefined(grads[0]), grad_final = contiguous_or_undefined(grads[1]);
     const auto packing = shared_packing("short_conv", saved[3], std::nullopt, x.size(0));
-    at::Tensor tokens;
     at::Tensor grad_x, grad_weight, grad_initial;
     if (ctx->needs_input_grad(0)) grad_x = at::empty_like(x);
     if (ctx->needs_input_grad(1)) grad_weight = at::empty_like(weight);
@@ -97,7 +93,7 @@ struct ShortConvFunction : torch::autograd::Function<ShortConvFunction> {
                                   .channels = x.size(1),
                                   .width = weight.size(1),
                                   .num_tokens = x.size(0),
-                                  .tokens = tokens_on(x, *packing, tokens),
+                                  .tokens = tokens_on(x, *packing),
                                   .x = pointer<T>(x),
                                   .weight = pointer<Arithmetic<T>>(weight),
                                   .initial_state = pointer<T>(initial_state),
