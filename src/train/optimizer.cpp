@@ -109,17 +109,26 @@ void Optimizer::zero_grad() {
   for (Parameter& p : parameters_) p.weight.mutable_grad() = at::Tensor();
 }
 
+std::vector<at::Tensor> Optimizer::gradients() const {
+  if (shards_ != nullptr) return shards_->gradient_slices();
+  std::vector<at::Tensor> grads;
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (const at::Tensor grad = gradient(i); grad.defined()) grads.push_back(grad);
+  return grads;
+}
+
+void Optimizer::queue_norm() {
+  c10::NoGradGuard no_grad;
+  if (const auto grads = gradients(); !grads.empty()) norm_ = at::stack(at::_foreach_norm(grads, 2)).norm();
+}
+
 double Optimizer::clip_gradients(double max_norm) {
   c10::NoGradGuard no_grad;
-  std::vector<at::Tensor> grads;
-  if (shards_ != nullptr) {
-    grads = shards_->gradient_slices();
-  } else {
-    for (size_t i = 0; i < parameters_.size(); ++i)
-      if (const at::Tensor grad = gradient(i); grad.defined()) grads.push_back(grad);
-  }
+  const std::vector<at::Tensor> grads = gradients();
   if (grads.empty()) return 0;
-  double norm = at::stack(at::_foreach_norm(grads, 2)).norm().item<double>();
+  if (!norm_.defined()) queue_norm();
+  double norm = norm_.item<double>();
+  norm_.reset();
   if (shards_ != nullptr) {
     std::vector<double> square{norm * norm};
     shards_->group().sum(square);

@@ -33,6 +33,8 @@ class Optimizer {
   // The gradients' common 2-norm before scaling them down to at most `max_norm` (0: never). Not finite when some
   // gradient is not; they are then left as they are.
   double clip_gradients(double max_norm);
+  // Queues the computation of that norm, for a GPU to do it before the program waits.
+  void queue_norm();
 
   // Copies on the CPU (of several ranks only the first gets them) of moments by weight name, and the count of updates,
   // for checkpoints: AdamW's .exp_avg, .exp_avg_sq and .step, Muon's .momentum.
@@ -48,6 +50,7 @@ class Optimizer {
     at::Tensor first, second, updates;  // Muon: first alone
   };
   at::Tensor gradient(size_t i) const;  // like the parameter's weight; undefined when there is none
+  std::vector<at::Tensor> gradients() const;
   void step_muon(double lr);
   std::vector<at::Tensor> moments(at::Tensor Parameter::*moment) const;  // by weight; of this rank's pieces
   // Between this rank's pieces and whole tensors: copies on the CPU of the first rank.
@@ -58,6 +61,7 @@ class Optimizer {
   OptimizerOptions options_;
   std::vector<Parameter> parameters_;
   ShardedWeights* shards_;
+  at::Tensor norm_;  // queued
 };
 
 // Whether Muon, where it is chosen, updates a weight.

@@ -248,44 +248,66 @@ class Trainer {
     return batches;
   }
 
-  SequenceLayout layout_of(const Batch& batch, int64_t first_sequence) const {
-    const double progress = static_cast<double>(state_.step) / static_cast<double>(recipe_.steps());
+  SequenceLayout layout_of(const Batch& batch, int64_t first_sequence, int64_t step) const {
+    const double progress = static_cast<double>(step) / static_cast<double>(recipe_.steps());
     const int64_t once = batch.sequences() / passes_;
     return batch_layout(model_, batch, [&](int64_t b, int64_t length) {
-      MixerSchedule schedule = mixing_->schedule(static_cast<uint64_t>(recipe_.train.seed), state_.step,
+      MixerSchedule schedule = mixing_->schedule(static_cast<uint64_t>(recipe_.train.seed), step,
                                                  first_sequence + b % once, length, progress);
       return b < once ? schedule : schedule.exchanged();
     });
   }
 
-  Update step() {
-    const auto& t = recipe_.train;
-    const std::vector<Batch> batches = next_batches_.valid() ? next_batches_.get() : batches_of(state_.step);
+  // What a step reads.
+  struct StepData {
+    std::vector<Batch> batches;
+    std::vector<SequenceLayout> layouts;
+    double targets = 0;  // of all ranks
+  };
+
+  StepData prepare(int64_t step) {
+    StepData data;
+    data.batches = next_batches_.valid() ? next_batches_.get() : batches_of(step);
     // Texts made for a task are tokenized on the way: the next step's meanwhile.
-    if (const int64_t next = state_.step + 1; next < recipe_.steps())
+    if (const int64_t next = step + 1; next < recipe_.steps())
       next_batches_ = std::async(std::launch::async, [this, next] { return batches_of(next); });
     std::vector<double> counts(group_.size() + 1);  // each rank's sequences, all targets
-    for (const Batch& batch : batches) {
+    for (const Batch& batch : data.batches) {
       const int64_t sequences = batch.sequences() / passes_;
       counts[group_.rank()] += static_cast<double>(sequences);
       counts.back() += static_cast<double>(batch.target_count());
     }
     group_.sum(counts);
+    data.targets = counts.back();
     auto sequences = static_cast<int64_t>(std::accumulate(counts.begin(), counts.begin() + group_.rank(), 0.0));
+    for (const Batch& batch : data.batches) {
+      data.layouts.push_back(layout_of(batch, sequences, step));
+      sequences += batch.sequences() / passes_;
+    }
+    return data;
+  }
+
+  Update step() {
+    const auto& t = recipe_.train;
+    const StepData data = next_step_ ? std::move(*next_step_) : prepare(state_.step);
+    next_step_.reset();
     const RecomputeGuard recompute(t.recompute);
     Update update{0, learning_rate(t, state_.step, recipe_.steps()), 0, {}};
     if (shards_) shards_->begin_step();
     std::vector<at::Tensor> losses;  // read when all is under way: a GPU should not wait for the program in between
-    for (const Batch& batch : batches) {
-      const SequenceLayout layout = layout_of(batch, sequences);
-      const at::Tensor loss = loss_sum(model_, batch, layout) / counts.back();
-      if (shards_ && &batch == &batches.back()) shards_->reduce_in_backward(layout);
+    for (size_t i = 0; i < data.batches.size(); ++i) {
+      const SequenceLayout& layout = data.layouts[i];
+      const at::Tensor loss = loss_sum(model_, data.batches[i], layout) / data.targets;
+      if (shards_ && i + 1 == data.batches.size()) shards_->reduce_in_backward(layout);
       loss.backward();
       losses.push_back(loss.detach());
-      sequences += batch.sequences() / passes_;
+    }
+    if (options_.before_update) options_.before_update(state_.step, model_);
+    if (!shards_) {  // what can be done while a GPU is still busy
+      optimizer_.queue_norm();
+      if (state_.step + 1 < recipe_.steps()) next_step_ = prepare(state_.step + 1);
     }
     for (const at::Tensor& loss : losses) update.loss += loss.item<double>();
-    if (options_.before_update) options_.before_update(state_.step, model_);
     if (shards_) finish_reduction(update);
     update.grad_norm = optimizer_.clip_gradients(t.clip);
     update.verdict = guard_.judge(update.loss, update.grad_norm);
@@ -323,7 +345,8 @@ class Trainer {
   int64_t passes_;  // over a token in a step
   Json resolved_;
   TrainerState state_;
-  std::future<std::vector<Batch>> next_batches_;  // of the step after the one that is being taken
+  std::future<std::vector<Batch>> next_batches_;  // of the step after the last that was prepared
+  std::optional<StepData> next_step_;
   StepGuard guard_;
   CheckpointWriter checkpoints_;
   std::optional<MetricsLog> metrics_;  // of rank 0, opened when it is known where training begins

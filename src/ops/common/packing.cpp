@@ -120,6 +120,7 @@ class Snapshot {
     return tensor_._unsafe_get_target() == x.unsafeGetTensorImpl() && data_ == x.const_data_ptr() &&
            numel_ == x.numel() && version_ == x._version();
   }
+  bool gone() const { return tensor_.expired(); }
 
  private:
   c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor_{
@@ -151,7 +152,10 @@ class Memory {
     Remembered entry{Snapshot(cu_seqlens), std::nullopt, packing->num_tokens(), packing};
     if (read_index) entry.read_index = Snapshot(*read_index);
     const std::lock_guard lock(mutex_);
-    entries_[next_++ % entries_.size()] = std::move(entry);
+    for (auto& e : entries_)
+      if (e.cu_seqlens.gone() || (e.read_index && e.read_index->gone())) e = {};
+    const auto free = std::ranges::find_if(entries_, [](const Remembered& e) { return !e.packing; });
+    *(free != entries_.end() ? free : entries_.begin() + next_++ % entries_.size()) = std::move(entry);
   }
   // Tensors on the host are read again each time; those made in inference mode do not count their versions.
   static bool can_keep(const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& read_index) {
@@ -161,7 +165,7 @@ class Memory {
 
  private:
   std::mutex mutex_;
-  std::array<Remembered, 16> entries_;
+  std::array<Remembered, 32> entries_;
   size_t next_ = 0;
 };
 
