@@ -141,7 +141,7 @@ Json parse_value(std::string_view text) {
       Json parsed = parse_toml("value = " + std::string(text), "value");
       if (parsed.size() == 1) return std::move(parsed["value"]);
     } catch (const InputError&) {
-      // Not TOML: a bare string, such as a path.
+      return std::string(text);  // not TOML: a bare string, such as a path
     }
   }
   return std::string(text);

@@ -40,9 +40,9 @@ std::string table(const std::string& title, const Json& rows, const std::vector<
   for (const Column& column : columns) out += " " + column.title + " |", rule += "---|";
   out += "\n" + rule + "\n";
   for (const Json& row : rows) {
-    out += "|";
+    out += '|';
     for (const Column& column : columns) out += " " + column.cell(row) + " |";
-    out += "\n";
+    out += '\n';
   }
   return out;
 }

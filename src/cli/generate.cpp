@@ -101,7 +101,7 @@ class Writer {
       require(request.max_tokens > 0, "{}: 'max_tokens' must be at least 1, but is {}", where, request.max_tokens);
       Json result = run(request, [](const std::string&) {});
       result["id"] = id;
-      std::cout << result.dump() << std::endl;
+      std::cout << result.dump() << '\n' << std::flush;
     }
     require(!in.bad(), "{}: cannot be read", source);
     if (cut_ > 0)

@@ -151,7 +151,7 @@ std::string retrieval_charts(const Json& results) {
       if (row["model"] == model && row["where"] == "all") ends.push_back(point_of(row));
     for (const Json& row : results["retrieval"]) {
       if (row["model"] != model || row["where"] == "all") continue;
-      if (chart.series.empty() || chart.series.back().name != row["where"]) {
+      if (chart.series.empty() || row["where"] != chart.series.back().name) {
         const size_t i = chart.series.size();
         chart.series.push_back({text_of(row, "where"), kStyles[i % kStyles.size()], {}, kMarkers[i % kMarkers.size()]});
         if (row["where"] != "question") chart.series.back().points = ends;

@@ -157,7 +157,7 @@ void Cache::append(at::Tensor& buffer, const at::Tensor& rows, Copies& copies) c
     shape[0] = std::max(needed, buffer.size(0) * 2);
     at::Tensor larger = at::empty(shape, buffer.options());
     if (length_ > 0) copies.add(larger.slice(0, 0, length_), buffer.slice(0, 0, length_));
-    buffer = larger;
+    buffer = std::move(larger);
   }
   copies.add(buffer.slice(0, length_, needed), rows);
 }

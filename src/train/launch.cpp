@@ -40,7 +40,8 @@ int number(const char* name, int low, int high) {
 // Slurm's is a list, "8(x2),4": the first number. Unset: perhaps all of them.
 int read_local_ranks(const char* name, int ranks) {
   const char* text = get(name);
-  const int value = text != nullptr ? std::atoi(text) : 0;
+  int value = 0;
+  if (text != nullptr) std::from_chars(text, text + std::strlen(text), value);
   return value >= 1 && value <= ranks ? value : ranks;
 }
 

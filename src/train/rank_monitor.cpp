@@ -10,7 +10,7 @@ namespace oryx {
 namespace {
 
 constexpr std::chrono::seconds kInterval{1}, kStart{300};
-const std::string kFailure = "oryx/failure";
+constexpr const char* kFailure = "oryx/failure";
 
 std::string alive_key(int rank) {
   return fmt::format("oryx/alive/{}", rank);
