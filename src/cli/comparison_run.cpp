@@ -1,5 +1,7 @@
 #include "cli/comparison_run.h"
 
+#include <set>
+
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
@@ -33,16 +35,12 @@ std::string digest(const BatchSource& source, const Recipe& recipe) {
 // A finished run must have had this recipe; what the data add to it is not known here.
 void check_finished(const fs::path& run, const Recipe& recipe) {
   const fs::path written = run / "recipe.json";
-  Json now = recipe.to_json(), before = Recipe::completed(load_json(written), written.string());
-  for (const char* key : {"vocab_size", "bos_token_id", "eos_token_id"})
-    if (key != std::string_view("vocab_size") || !recipe.vocab_given)
-      now["model"].erase(key), before["model"].erase(key);
-  for (const auto& [table, values] : now.items())
-    for (const auto& [key, value] : values.items())
-      require(before.contains(table) && before[table].value(key, Json()) == value,
-              "{} was trained after another recipe: {}.{} is {} now; go back to the earlier recipe, or give another "
-              "--out",
-              run.string(), table, key, value.dump());
+  std::set<std::string> of_data{"model.bos_token_id", "model.eos_token_id"};
+  if (!recipe.vocab_given) of_data.insert("model.vocab_size");
+  if (const auto other = Recipe::difference(load_json(written), written.string(), recipe.to_json(), of_data))
+    input_error(
+        "{} was trained after another recipe: {} is {} now; go back to the earlier recipe, or give another --out",
+        run.string(), other->key, other->now.dump());
 }
 
 }  // namespace

@@ -78,19 +78,14 @@ std::map<std::string, at::Tensor> read_tensors(const fs::path& path) {
 
 // InputError naming the first key in which two resolved recipes differ, but for those that change no result.
 void check_same_recipe(const Json& written, const Json& now, const fs::path& checkpoint) {
-  const Json before = Recipe::completed(written, checkpoint.string());
-  static const std::set<std::string> free_keys{"log_every", "eval_every",      "checkpoint_every", "eval_tokens",
-                                               "keep",      "nonfinite_limit", "recompute"};
-  for (const auto& [table, values] : now.items())
-    for (const auto& [key, value] : values.items()) {
-      if (free_keys.count(key)) continue;
-      const bool known = before.contains(table) && before[table].contains(key);
-      require(
-          known && before[table][key] == value,
-          "{} was trained with {}.{} = {}, but the recipe says {}; resume with the recipe it began with, or train into "
-          "another --out",
-          checkpoint.string(), table, key, known ? before[table][key].dump() : "nothing", value.dump());
-    }
+  static const std::set<std::string> free_keys{"train.log_every",   "train.eval_every", "train.checkpoint_every",
+                                               "train.eval_tokens", "train.keep",       "train.nonfinite_limit",
+                                               "train.recompute"};
+  if (const auto other = Recipe::difference(written, checkpoint.string(), now, free_keys))
+    input_error(
+        "{} was trained with {} = {}, but the recipe says {}; resume with the recipe it began with, or train into "
+        "another --out",
+        checkpoint.string(), other->key, other->before.dump(), other->now.dump());
 }
 
 }  // namespace

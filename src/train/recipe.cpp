@@ -228,6 +228,18 @@ Json Recipe::to_json() const {
             {"outlier_z", t.outlier_z}}}};
 }
 
+std::optional<Recipe::Difference> Recipe::difference(const Json& written, const std::string& source, const Json& now,
+                                                     const std::set<std::string>& ignored) {
+  const Json before = from_json(written, source, "").to_json();
+  for (const auto& [table, values] : now.items())
+    for (const auto& [name, value] : values.items()) {
+      const std::string key = table + "." + name;
+      const Json earlier = before.value(table, Json::object()).value(name, Json());
+      if (ignored.count(key) == 0 && earlier != value) return Difference{key, earlier, value};
+    }
+  return std::nullopt;
+}
+
 double learning_rate(const Recipe::Train& train, int64_t step, int64_t steps) {
   const auto in_steps = [&](double x) { return x < 1 ? std::round(x * static_cast<double>(steps)) : x; };
   const double warmup = in_steps(train.warmup), at = static_cast<double>(step), end = static_cast<double>(steps);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -71,10 +72,14 @@ struct Recipe {
   // Relative paths in the recipe are taken from `base`, the recipe's folder. InputErrors begin with `source`.
   static Recipe from_json(const Json& json, const std::string& source, const std::filesystem::path& base);
   Json to_json() const;  // resolved: every key
-  // What to_json wrote, perhaps of an earlier program: keys that it did not have have their defaults.
-  static Json completed(const Json& written, const std::string& source) {
-    return from_json(written, source, "").to_json();
-  }
+  // The first key, as "train.lr", in which what to_json says now differs from what it wrote, perhaps of an earlier
+  // program: keys that it did not have have their defaults. Keys in `ignored` may differ.
+  struct Difference {
+    std::string key;
+    Json before, now;
+  };
+  static std::optional<Difference> difference(const Json& written, const std::string& source, const Json& now,
+                                              const std::set<std::string>& ignored);
 
   int64_t steps() const { return (train.tokens + train.batch_tokens - 1) / train.batch_tokens; }
 };
