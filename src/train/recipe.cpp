@@ -233,7 +233,7 @@ std::optional<Recipe::Difference> Recipe::difference(const Json& written, const 
   const Json before = from_json(written, source, "").to_json();
   for (const auto& [table, values] : now.items())
     for (const auto& [name, value] : values.items()) {
-      const std::string key = table + "." + name;
+      const std::string key = fmt::format("{}.{}", table, name);
       const Json earlier = before.value(table, Json::object()).value(name, Json());
       if (ignored.count(key) == 0 && earlier != value) return Difference{key, earlier, value};
     }

@@ -197,8 +197,7 @@ void with_packs(int64_t rows, int64_t width, Work&& work, const Pointers*... poi
       const RowGrid grid = row_grid(rows, width, kPack);
       const int64_t step = grid.lanes * kPack;
       constexpr int kMost = std::min(16, 64 / kPack);  // what registers have room for
-      return with_kept_packs<1, kMost>((width + step - 1) / step,
-                                       [&](auto count) { work(Int<kPack>{}, count, grid); });
+      return with_kept_packs<1, kMost>((width + step - 1) / step, [&](auto count) { work(Int<kPack>{}, count, grid); });
     }
   }
   work(Int<1>{}, Int<0>{}, row_grid(rows, width, 1));

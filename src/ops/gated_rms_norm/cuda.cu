@@ -92,8 +92,8 @@ void launch_backward(const GatedRmsNormArgs<T>& args, const RowGrid& grid) {
     add_partial(args.rows > 0 ? blocks : 0, args.width, A(1), sums, args.grad_weight);
   else
     column_sums(args.rows, args.width, A(1), args.grad_weight,
-                [x = args.x, gate = args.gate, dy = args.grad_y, r = sums, width = args.width] __device__(
-                    int64_t row, int64_t i) {
+                [x = args.x, gate = args.gate, dy = args.grad_y, r = sums, width = args.width] __device__(int64_t row,
+                                                                                                          int64_t i) {
                   const int64_t at = row * width + i;
                   const A g = widen(gate[at]);
                   return widen(x[at]) * r[row] * widen(dy[at]) * (g * sigmoid(g));

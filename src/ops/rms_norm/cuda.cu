@@ -64,8 +64,8 @@ __global__ void __launch_bounds__(kThreads)
     RowPacks<kPack, kCount, Out> dy{args.grad_y + first};
     A squares = 0, products = 0;
     for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
-      const auto &v = x.read(place, i);
-      const auto &d = dy.read(place, i);
+      const auto& v = x.read(place, i);
+      const auto& d = dy.read(place, i);
 #pragma unroll
       for (int j = 0; j < kPack; ++j) {
         squares += widen(v.v[j]) * widen(v.v[j]);
@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(kThreads)
     const A along = group_sum(products, lanes) * scale / static_cast<A>(args.width) * r * r * r;
     if (inverse && begin == 0 && valid) inverse[row] = r;
     for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
-      const auto &v = x.again(place, i);
-      const auto &d = dy.again(place, i);
+      const auto& v = x.again(place, i);
+      const auto& d = dy.again(place, i);
       if (kCount > 0 && partial) {
 #pragma unroll
         for (int j = 0; j < kPack; ++j) sums[place][j] += widen(d.v[j]) * widen(v.v[j]) * r;
