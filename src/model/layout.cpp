@@ -27,7 +27,6 @@ SequenceLayout::SequenceLayout(std::vector<SequenceSpec> sequences, int64_t num_
   cu_seqlens_ = ops::upload(begins_, device).to(at::kInt);
   key_cu_seqlens_ = ops::upload(key_begins_, device).to(at::kInt);
   ops::introduce_packing(cu_seqlens_, std::nullopt, begins_, {});
-  ops::introduce_packing(key_cu_seqlens_, std::nullopt, key_begins_, {});
   if (wanted)
     for (size_t i = 0; i < wanted->size(); ++i)
       require((*wanted)[i] >= (i == 0 ? 0 : (*wanted)[i - 1] + 1) && (*wanted)[i] < num_tokens(),
@@ -76,7 +75,8 @@ LayerReads SequenceLayout::make_reads(int64_t layer, at::Device device, const st
   if (reads.attention_count < key_begins_.back()) reads.attention_keys = ops::upload(attention_keys, device);
   if (wanted) reads.wanted = ops::upload(*wanted, device);
   if (reads.recurrent) ops::introduce_packing(cu_seqlens_, reads.recurrent, begins_, recurrent);
-  if (reads.attention_keys) ops::introduce_packing(key_cu_seqlens_, reads.attention_keys, key_begins_, attention_keys);
+  if (reads.attention_count > 0)
+    ops::introduce_packing(key_cu_seqlens_, reads.attention_keys, key_begins_, attention_keys);
   return reads;
 }
 

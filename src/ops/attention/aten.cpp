@@ -154,8 +154,7 @@ struct FusedAttentionFunction : torch::autograd::Function<FusedAttentionFunction
 
 Tensor attention_aten(const Tensor& q_in, const Tensor& k_in, const Tensor& v, const Tensor& cu_seqlens,
                       const std::optional<Tensor>& read_index, double scale, double rope_base) {
-  check_attention(q_in, k_in, v, cu_seqlens, read_index, scale, rope_base);
-  const auto packing = shared_packing("oryx::attention", cu_seqlens, read_index, k_in.size(0));
+  const auto packing = check_attention(q_in, k_in, v, cu_seqlens, read_index, scale, rope_base);
   const auto [q, k] = rope_base > 0 ? rotated(rope, q_in, k_in, *packing, rope_base) : std::pair(q_in, k_in);
   if (!FusedAttention::takes(q, v, scale)) return AttentionAtenFunction::apply(q, k, v, cu_seqlens, read_index, scale);
   if (wants_graph(q, k, v)) return FusedAttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);

@@ -19,8 +19,9 @@ namespace oryx::ops {
 using at::Tensor;
 using Optional = std::optional<Tensor>;
 
-void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
-                     const Optional& read_index, double scale, double rope_base) {
+std::shared_ptr<const Packing> check_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                               const Tensor& cu_seqlens, const Optional& read_index, double scale,
+                                               double rope_base) {
   constexpr const char* op = "oryx::attention";
   check_float(op, "q", q);
   check_shape(op, "k", k, {-1, -1, -1});
@@ -36,7 +37,7 @@ void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Te
   TORCH_CHECK(std::isfinite(rope_base) && rope_base >= 0, op, ": rope_base must be 0 or positive, but is ", rope_base);
   TORCH_CHECK(rope_base == 0 || k.size(2) % 2 == 0, op, ": rope_base needs an even key head dim, but it is ",
               k.size(2));
-  make_packing(op, cu_seqlens, read_index, N);
+  return shared_packing(op, cu_seqlens, read_index, N);
 }
 
 namespace {
@@ -47,13 +48,13 @@ using torch::autograd::variable_list;
 // Contiguous inputs and the arguments that both passes take; refers to itself, so it stays where it is made.
 struct Prepared {
   Tensor q, k, v;
-  Packing packing;
+  std::shared_ptr<const Packing> shared;
+  const Packing& packing;
 
-  Prepared(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, const Tensor& cu_seqlens, const Optional& read)
-      : q(q_in.contiguous()),
-        k(k_in.contiguous()),
-        v(v_in.contiguous()),
-        packing(make_packing("oryx::attention", cu_seqlens, read, k_in.size(0))) {}
+  Prepared(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, std::shared_ptr<const Packing> packed)
+      : q(q_in.contiguous()), k(k_in.contiguous()), v(v_in.contiguous()), shared(std::move(packed)), packing(*shared) {}
+  Prepared(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens, const Optional& read)
+      : Prepared(q, k, v, shared_packing("oryx::attention", cu_seqlens, read, k.size(0))) {}
   Prepared(const Prepared&) = delete;
 
   bool only_few_rows() const {
@@ -138,11 +139,11 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
 
 Tensor attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
                      const Optional& read_index, double scale, double rope_base) {
-  check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
-  const Prepared in(q, k, v, cu_seqlens, read_index);
+  const auto packing = check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
+  const Prepared in(q, k, v, packing);
   if (rope_base == 0 || in.only_few_rows()) return run_forward(in, scale, rope_base, /*keep=*/false).o;
-  const auto [turned_q, turned_k] = rotated(rope, q, k, in.packing, rope_base);
-  return run_forward(Prepared(turned_q, turned_k, v, cu_seqlens, read_index), scale, 0, /*keep=*/false).o;
+  const auto [turned_q, turned_k] = rotated(rope, q, k, *packing, rope_base);
+  return run_forward(Prepared(turned_q, turned_k, v, packing), scale, 0, /*keep=*/false).o;
 }
 
 Tensor attention_autograd_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
@@ -151,10 +152,9 @@ Tensor attention_autograd_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
     at::AutoDispatchBelowADInplaceOrView below;
     return attention_cpu(q, k, v, cu_seqlens, read_index, scale, rope_base);
   }
-  check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
+  const auto packing = check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
   if (rope_base == 0) return AttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
-  const auto packing = make_packing("oryx::attention", cu_seqlens, read_index, k.size(0));
-  const auto [turned_q, turned_k] = rotated(rope, q, k, packing, rope_base);
+  const auto [turned_q, turned_k] = rotated(rope, q, k, *packing, rope_base);
   return AttentionFunction::apply(turned_q, turned_k, v, cu_seqlens, read_index, scale);
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <optional>
 
 namespace oryx::ops {
@@ -44,8 +45,11 @@ at::Tensor attention_aten(const at::Tensor& q, const at::Tensor& k, const at::Te
                           const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0,
                           double rope_base = 0.0);
 
-// The checks of all of the above.
-void check_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_seqlens,
-                     const std::optional<at::Tensor>& read_index, double scale, double rope_base);
+// The checks of all of the above; the packing that they read.
+struct Packing;
+std::shared_ptr<const Packing> check_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                               const at::Tensor& cu_seqlens,
+                                               const std::optional<at::Tensor>& read_index, double scale,
+                                               double rope_base);
 
 }  // namespace oryx::ops

@@ -11,7 +11,10 @@ namespace oryx::ops {
 using Rope = at::Tensor (*)(const at::Tensor& x, const at::Tensor& positions, double base);
 
 // q and k of attention, each turned by `rope` by its token's place in its sequence. Does not wait for a GPU.
-std::pair<at::Tensor, at::Tensor> rotated(Rope rope, const at::Tensor& q, const at::Tensor& k, const Packing& packing,
-                                          double rope_base);
+inline std::pair<at::Tensor, at::Tensor> rotated(Rope rope, const at::Tensor& q, const at::Tensor& k,
+                                                 const Packing& packing, double rope_base) {
+  return {rope(q, packing.row_positions_on(q.device()), rope_base),
+          rope(k, packing.positions_on(k.device()), rope_base)};
+}
 
 }  // namespace oryx::ops

@@ -104,6 +104,12 @@ struct RowGrid {
     return static_cast<unsigned>(std::min<int64_t>((rows + of_block - 1) / of_block, int64_t{1} << 16));
   }
 };
+// 1 / rms of a row from its lanes' sums of squares.
+template <typename A>
+__device__ __forceinline__ A inverse_rms(A squares, int lanes, int64_t width, double eps) {
+  return rsqrt(group_sum(squares, lanes) / static_cast<A>(width) + static_cast<A>(eps));
+}
+
 // Enough blocks for every processor to hold as many as fit: for kernels whose blocks leave a partial sum each.
 constexpr unsigned kSumBlocks = 1024;
 
@@ -254,5 +260,35 @@ void column_sums(int64_t rows, int64_t width, A scale, A* sums, Term term) {
   check_launch("column_sums");
   add_partial(down, width, scale, partial.as<A>(), sums);
 }
+
+// What a backward pass over rows leaves for the weight's gradient (width: of a row; unless `wanted`, nothing): where a
+// lane keeps kCount packs, each block's partial sums [blocks, width], else each row's r.
+template <int kCount, typename A>
+class WeightSums {
+ public:
+  WeightSums(const RowGrid& grid, int64_t width, bool wanted)
+      : blocks(kCount > 0 && wanted ? std::min(grid.blocks(), kSumBlocks) : grid.blocks()),
+        shared_bytes(kCount > 0 ? width * sizeof(A) : 0),
+        rows_(grid.rows),
+        width_(width),
+        memory_(wanted ? (kCount > 0 ? blocks * width : grid.rows) * sizeof(A) : 0) {}
+  A* partial() const { return kCount > 0 ? memory_.as<A>() : nullptr; }
+  A* inverse() const { return kCount > 0 ? nullptr : memory_.as<A>(); }
+  // sums = scale * the sum over rows, whose parts term(row, column) are needed where rows were not kept.
+  template <typename Term>
+  void add_up(A scale, A* sums, Term term) const {
+    if constexpr (kCount > 0)
+      add_partial(rows_ > 0 ? blocks : 0, width_, scale, partial(), sums);
+    else
+      column_sums(rows_, width_, scale, sums, term);
+  }
+
+  const unsigned blocks;
+  const size_t shared_bytes;
+
+ private:
+  const int64_t rows_, width_;
+  const DeviceMemory memory_;
+};
 
 }  // namespace oryx::ops::cuda

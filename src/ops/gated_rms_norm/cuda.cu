@@ -19,7 +19,7 @@ __global__ void forward_kernel(GatedRmsNormArgs<T> args, int lanes) {
 #pragma unroll
       for (int j = 0; j < kPack; ++j) squares += widen(v.v[j]) * widen(v.v[j]);
     });
-    const A r = rsqrt(group_sum(squares, lanes) / static_cast<A>(args.width) + static_cast<A>(args.eps));
+    const A r = inverse_rms(squares, lanes, args.width, args.eps);
     for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
       const auto &v = x.again(place, i), &gates = gate.again(place, i);
       A y[kPack];
@@ -53,7 +53,7 @@ __global__ void backward_kernel(GatedRmsNormArgs<T> args, int lanes, Arithmetic<
         products += v * widen(ds.v[j]) * args.weight[i + j] * (g * sigmoid(g));
       }
     });
-    const A r = rsqrt(group_sum(squares, lanes) / static_cast<A>(args.width) + static_cast<A>(args.eps));
+    const A r = inverse_rms(squares, lanes, args.width, args.eps);
     const A along = group_sum(products, lanes) / static_cast<A>(args.width) * r * r * r;
     if (inverse && begin == 0 && valid) inverse[row] = r;
     for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
@@ -79,25 +79,19 @@ __global__ void backward_kernel(GatedRmsNormArgs<T> args, int lanes, Arithmetic<
 template <int kPack, int kCount, typename T>
 void launch_backward(const GatedRmsNormArgs<T>& args, const RowGrid& grid) {
   using A = Arithmetic<T>;
-  constexpr bool kKept = kCount > 0;
-  const unsigned blocks = kKept && args.grad_weight ? std::min(grid.blocks(), kSumBlocks) : grid.blocks();
-  const DeviceMemory memory(args.grad_weight ? (kKept ? blocks * args.width : args.rows) * sizeof(A) : 0);
-  A* const sums = memory.as<A>();
+  const WeightSums<kCount, A> sums(grid, args.width, args.grad_weight != nullptr);
   if (args.rows > 0)
-    backward_kernel<kPack, kCount><<<blocks, kThreads, kKept ? args.width * sizeof(A) : 0, current_stream()>>>(
-        args, grid.lanes, kKept ? sums : nullptr, kKept ? nullptr : sums);
+    backward_kernel<kPack, kCount><<<sums.blocks, kThreads, sums.shared_bytes, current_stream()>>>(
+        args, grid.lanes, sums.partial(), sums.inverse());
   check_launch("gated_rms_norm");
   if (!args.grad_weight) return;
-  if constexpr (kKept)
-    add_partial(args.rows > 0 ? blocks : 0, args.width, A(1), sums, args.grad_weight);
-  else
-    column_sums(args.rows, args.width, A(1), args.grad_weight,
-                [x = args.x, gate = args.gate, dy = args.grad_y, r = sums, width = args.width] __device__(int64_t row,
-                                                                                                          int64_t i) {
-                  const int64_t at = row * width + i;
-                  const A g = widen(gate[at]);
-                  return widen(x[at]) * r[row] * widen(dy[at]) * (g * sigmoid(g));
-                });
+  sums.add_up(A(1), args.grad_weight,
+              [x = args.x, gate = args.gate, dy = args.grad_y, r = sums.inverse(), width = args.width] __device__(
+                  int64_t row, int64_t i) {
+                const int64_t at = row * width + i;
+                const A g = widen(gate[at]);
+                return widen(x[at]) * r[row] * widen(dy[at]) * (g * sigmoid(g));
+              });
 }
 
 }  // namespace

@@ -7,11 +7,6 @@ namespace {
 template <typename In>
 constexpr int kPackOf = sizeof(In) < sizeof(double) ? 4 : 1;
 
-template <typename A>
-__device__ __forceinline__ A inverse_rms(A squares, int lanes, int64_t width, double eps) {
-  return rsqrt(group_sum(squares, lanes) / static_cast<A>(width) + static_cast<A>(eps));
-}
-
 // Formulas: cpu.cpp.
 template <int kPack, int kCount, typename In, typename Out>
 __global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormArgs<In, Out> args, int lanes) {
@@ -104,23 +99,15 @@ __global__ void __launch_bounds__(kThreads)
 template <int kPack, int kCount, typename In, typename Out>
 void launch_backward(const RmsNormArgs<In, Out>& args, const RowGrid& grid) {
   using A = Arithmetic<In>;
-  constexpr bool kKept = kCount > 0;
-  const unsigned blocks = kKept && args.grad_weight ? std::min(grid.blocks(), kSumBlocks) : grid.blocks();
-  const DeviceMemory memory(args.grad_weight ? (kKept ? blocks * args.width : args.rows) * sizeof(A) : 0);
-  A* const sums = memory.as<A>();
+  const WeightSums<kCount, A> sums(grid, args.width, args.grad_weight != nullptr);
   if (args.rows > 0)
-    backward_kernel<kPack, kCount><<<blocks, kThreads, kKept ? args.width * sizeof(A) : 0, current_stream()>>>(
-        args, grid.lanes, kKept ? sums : nullptr, kKept ? nullptr : sums);
+    backward_kernel<kPack, kCount><<<sums.blocks, kThreads, sums.shared_bytes, current_stream()>>>(
+        args, grid.lanes, sums.partial(), sums.inverse());
   check_launch("rms_norm");
   if (!args.grad_weight) return;
-  const A scale = static_cast<A>(args.scale);
-  if constexpr (kKept)
-    add_partial(args.rows > 0 ? blocks : 0, args.width, scale, sums, args.grad_weight);
-  else
-    column_sums(args.rows, args.width, scale, args.grad_weight,
-                [x = args.x, dy = args.grad_y, r = sums, width = args.width] __device__(int64_t row, int64_t i) {
-                  return widen(x[row * width + i]) * widen(dy[row * width + i]) * r[row];
-                });
+  sums.add_up(static_cast<A>(args.scale), args.grad_weight,
+              [x = args.x, dy = args.grad_y, r = sums.inverse(), width = args.width] __device__(
+                  int64_t row, int64_t i) { return widen(x[row * width + i]) * widen(dy[row * width + i]) * r[row]; });
 }
 
 }  // namespace

@@ -44,19 +44,24 @@ static void with_types(at::ScalarType in, at::ScalarType out, Work&& work) {
   });
 }
 
+// What both passes take; all contiguous.
+template <typename In, typename Out>
+static RmsNormArgs<In, Out> inputs(const at::Tensor& x, const at::Tensor& weight, double eps, double scale) {
+  return {.rows = x.numel() / x.size(-1),
+          .width = x.size(-1),
+          .x = pointer<In>(x),
+          .weight = pointer<Arithmetic<In>>(weight),
+          .eps = eps,
+          .scale = scale};
+}
+
 // y = rms_norm(x); with `add`, sum = x + add and y = rms_norm(sum). All contiguous.
 static void run(const at::Tensor& x, const at::Tensor& weight, double eps, double scale, const at::Tensor& y,
                 const at::Tensor& add = {}, const at::Tensor& sum = {}) {
   with_types(x.scalar_type(), y.scalar_type(), [&]<typename In, typename Out>() {
-    const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
-                                    .width = x.size(-1),
-                                    .x = pointer<In>(x),
-                                    .weight = pointer<Arithmetic<In>>(weight),
-                                    .eps = eps,
-                                    .scale = scale,
-                                    .y = mutable_pointer<Out>(y),
-                                    .add = pointer<Out>(add),
-                                    .sum = mutable_pointer<In>(sum)};
+    auto args = inputs<In, Out>(x, weight, eps, scale);
+    args.y = mutable_pointer<Out>(y);
+    args.add = pointer<Out>(add), args.sum = mutable_pointer<In>(sum);
     ORYX_KERNEL_ON(x, rms_norm_forward<In, Out>)(args);
   });
 }
@@ -67,17 +72,10 @@ static void run_backward(const at::Tensor& x, const at::Tensor& weight, double e
                          const at::Tensor& grad_y, const at::Tensor& grad_sum, const at::Tensor& grad_x,
                          const at::Tensor& grad_add, const at::Tensor& grad_weight) {
   with_types(x.scalar_type(), grad_y.scalar_type(), [&]<typename In, typename Out>() {
-    const RmsNormArgs<In, Out> args{.rows = x.numel() / x.size(-1),
-                                    .width = x.size(-1),
-                                    .x = pointer<In>(x),
-                                    .weight = pointer<Arithmetic<In>>(weight),
-                                    .eps = eps,
-                                    .scale = scale,
-                                    .grad_y = pointer<Out>(grad_y),
-                                    .grad_sum = pointer<In>(grad_sum),
-                                    .grad_x = mutable_pointer<In>(grad_x),
-                                    .grad_add = mutable_pointer<Out>(grad_add),
-                                    .grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight)};
+    auto args = inputs<In, Out>(x, weight, eps, scale);
+    args.grad_y = pointer<Out>(grad_y), args.grad_sum = pointer<In>(grad_sum);
+    args.grad_x = mutable_pointer<In>(grad_x), args.grad_add = mutable_pointer<Out>(grad_add);
+    args.grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight);
     ORYX_KERNEL_ON(x, rms_norm_backward<In, Out>)(args);
   });
 }
