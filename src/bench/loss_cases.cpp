@@ -42,6 +42,12 @@ std::vector<Case> loss_cases(Inputs& inputs, const OpsOptions& options) {
       row.pass = kTraining, row.flops = kLinearTraining * product;
       const at::Tensor gradient = at::full({tokens}, 1.0 / static_cast<double>(tokens), at::device(inputs.device()));
       cases.push_back({row, training_call({h, weight}, loss, gradient)});
+      row.op = "linear_cross_entropy_sum";
+      cases.push_back(
+          {row,
+           training_call(
+               {h, weight}, [targets](const Tensors& x) { return ops::linear_cross_entropy_sum(x[0], x[1], targets); },
+               gradient[0])});
     }
     row.op = "linear", row.pass = kForward, row.flops = product;
     cases.push_back({row, forward_call({h, weight}, [](const Tensors& x) { return ops::linear(x[0], x[1]); })});

@@ -102,7 +102,7 @@ Json mixed(const Json& rows) {
 
 void add_library_fraction(Json& rows) {
   for (Json& row : rows) {
-    if (row.at("op") != "linear_cross_entropy") continue;
+    if (!row.at("op").get<std::string>().starts_with("linear_cross_entropy")) continue;
     const Json* linear = find(rows, "linear", row, {"dtype", "T", "dim"});
     row["fraction_of_library"] =
         linear ? Json(row.at("gflops").get<double>() / linear->at("gflops").get<double>()) : Json();

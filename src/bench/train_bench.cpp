@@ -94,7 +94,8 @@ Steps take_steps(const Recipe& recipe, const TrainBenchOptions& options, c10::De
   bool tracing = false;
   TrainOptions train_options{scratch.path(), false, device};
   train_options.before_update = [&](int64_t step, const LanguageModel&) {
-    // On a GPU too every step waits for the gradients' norm, so that the times from here to here are those of steps.
+    // On a GPU a step waits until the one before the last is done, so that the times from here to here are those of
+    // steps, of the one before this.
     const Clock::time_point now = Clock::now();
     if (StopSignal::received() != 0) throw Enough{};
     if (tracing) {
@@ -102,7 +103,7 @@ Steps take_steps(const Recipe& recipe, const TrainBenchOptions& options, c10::De
       throw Enough{};
     }
     if (step > kWarmUp) {
-      if (steps.seconds.empty()) steps.first = step;
+      if (steps.seconds.empty()) steps.first = device.is_cpu() ? step : step - 1;
       steps.seconds.push_back(std::chrono::duration<double>(now - last).count());
       sum += steps.seconds.back();
     }

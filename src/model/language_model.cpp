@@ -131,6 +131,10 @@ at::Tensor LanguageModel::losses(const at::Tensor& hidden, const at::Tensor& tar
   return ops::linear_cross_entropy(hidden, weight(head_name(config_)).to(compute_), targets);
 }
 
+at::Tensor LanguageModel::loss_sum(const at::Tensor& hidden, const at::Tensor& targets) const {
+  return ops::linear_cross_entropy_sum(hidden, weight(head_name(config_)).to(compute_), targets);
+}
+
 std::tuple<at::Tensor, at::Tensor> LanguageModel::log_probs(const at::Tensor& hidden, const at::Tensor& targets) const {
   return ops::linear_log_probs(hidden, weight(head_name(config_)).to(compute_), targets);
 }

@@ -92,7 +92,7 @@ class LinearsBackward : public autograd::Node {
 
  private:
   Tensor weight_gradient(const Tensor& grad, const Tensor& x, size_t layer, const Tensor& weight) const {
-    return ops::matrix_product(grad.t(), rows_of(x, rows_[layer])).to(weight.scalar_type());
+    return ops::wide_product(grad.t(), rows_of(x, rows_[layer])).to(weight.scalar_type());
   }
 
   static void add(Tensor& sum, const Tensor& x) {

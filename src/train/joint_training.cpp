@@ -87,9 +87,10 @@ std::pair<Gate, JointTrainingReport> train_jointly(LanguageModel& model, const T
     if (4 * (step + 1) > 3 * steps) record.add(losses.guess, losses.gain);
     gate_optimizer.zero_grad();
     (losses.model + options.weight * losses.gate).backward();
-    const double norm = optimizer.clip_gradients(t.clip);
+    const double lr =
+        options.model_lr * std::min(1.0, (done + 1.0 / static_cast<double>(steps)) / kWarmup) * (1 - done);
+    const double norm = optimizer.step(lr, t.clip).item<double>();
     require(std::isfinite(norm), "stopped at step {}: a gradient is not finite; lower --model-lr", step);
-    optimizer.step(options.model_lr * std::min(1.0, (done + 1.0 / static_cast<double>(steps)) / kWarmup) * (1 - done));
     optimizer.zero_grad();
     for (auto& group : gate_optimizer.param_groups()) group.options().set_lr(options.gate.lr * (1 - done));
     gate_optimizer.step();

@@ -6,6 +6,7 @@
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <cmath>
@@ -61,13 +62,17 @@ std::vector<at::Tensor> orthogonalize_all(const std::vector<at::Tensor>& matrice
   return results;
 }
 
-at::Tensor muon_momentum(const at::Tensor& gradient, at::Tensor& momentum, double mu) {
-  momentum.lerp_(gradient, 1 - mu);
-  return at::lerp(gradient, momentum, mu);
+at::Tensor muon_momentum(const at::Tensor& gradient, at::Tensor& momentum, double mu, const at::Tensor& taken) {
+  // A gradient that is the momentum changes nothing.
+  const at::Tensor finite = at::where(taken, gradient, momentum);
+  momentum.lerp_(finite, 1 - mu);
+  return at::lerp(finite, momentum, mu);
 }
 
-void muon_apply(at::Tensor& weight, const at::Tensor& orthogonal, int64_t longer_side, double lr, double decay) {
-  weight.mul_(1 - lr * decay).sub_(orthogonal, lr * 0.2 * std::sqrt(static_cast<double>(longer_side)));
+void muon_apply(at::Tensor& weight, const at::Tensor& orthogonal, int64_t longer_side, double lr, double decay,
+                const at::Tensor& taken) {
+  weight.mul_(1 - lr * decay * taken);
+  weight.addcmul_(orthogonal, taken, -lr * 0.2 * std::sqrt(static_cast<double>(longer_side)));
 }
 
 }  // namespace oryx

@@ -30,8 +30,10 @@ std::vector<at::Tensor> orthogonalize_all(const std::vector<at::Tensor>& matrice
 //   M <- mu M + (1 - mu) G, which returns the Nesterov step (1 - mu) G + mu M;
 //   w <- (1 - lr decay) w - lr 0.2 sqrt(longer side) U V^T of that step.
 // The factor gives the update the size that AdamW's has, so that the learning rate and the weight decay of AdamW serve
-// both (Liu et al. 2025, arXiv 2502.16982).
-at::Tensor muon_momentum(const at::Tensor& gradient, at::Tensor& momentum, double mu);
-void muon_apply(at::Tensor& weight, const at::Tensor& orthogonal, int64_t longer_side, double lr, double decay);
+// both (Liu et al. 2025, arXiv 2502.16982). Where `taken`, 0-dim and on the same device, is false (0.0), momentum and
+// weight stay as they are, whatever the gradient is.
+at::Tensor muon_momentum(const at::Tensor& gradient, at::Tensor& momentum, double mu, const at::Tensor& taken);
+void muon_apply(at::Tensor& weight, const at::Tensor& orthogonal, int64_t longer_side, double lr, double decay,
+                const at::Tensor& taken);
 
 }  // namespace oryx

@@ -1,9 +1,12 @@
 #include "train/optimizer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_div.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -49,15 +52,42 @@ at::Tensor Optimizer::gradient(size_t i) const {
   return shards_->has_gradient(i) ? shards_->gradient_piece(i) : at::Tensor();
 }
 
-void Optimizer::step(double lr) {
+Optimizer::Decision Optimizer::decide(double max_norm, const at::Tensor& loss) const {
+  const std::vector<at::Tensor> grads = gradients();
+  const auto options = parameters_.front().weight.options().requires_grad(false);
+  Decision d;
+  d.norm = grads.empty() ? at::zeros({}, options) : at::stack(at::_foreach_norm(grads, 2)).norm();
+  if (shards_ != nullptr) {
+    const double norm = d.norm.item<double>();
+    std::vector<double> square{norm * norm};
+    shards_->group().sum(square);
+    d.norm = at::full({}, std::sqrt(square[0]), options);
+  }
+  // A sum is finite only where both numbers are.
+  d.taken = (loss.defined() ? d.norm + loss.to(d.norm.scalar_type()) : d.norm).isfinite().to(d.norm.scalar_type());
+  d.not_taken = 1 - d.taken;
+  if (max_norm > 0) d.divisor = ((d.norm + 1e-6) / max_norm).clamp_min(1);
+  return d;
+}
+
+at::Tensor Optimizer::step(double lr, double max_norm, const at::Tensor& loss) {
   c10::NoGradGuard no_grad;
+  const Decision decision = decide(max_norm, loss);
+  step_adamw(lr, decision);
+  if (options_.muon) step_muon(lr, decision);
+  if (shards_ != nullptr) shards_->gather();
+  return decision.norm;
+}
+
+void Optimizer::step_adamw(double lr, const Decision& decision) {
+  const auto optional = [](const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
   for (bool decay : {true, false}) {
-    std::vector<at::Tensor> weights, grads, first, second, updates;
+    std::vector<at::Tensor> weights, grads, first, second, updates, all_updates;
     for (size_t i = 0; i < parameters_.size(); ++i) {
       Parameter& p = parameters_[i];
       const at::Tensor grad = gradient(i);
       if (p.muon || p.decay != decay || !grad.defined()) continue;
-      p.updates.add_(1);
+      all_updates.push_back(p.updates);
       if (grad.numel() == 0) continue;
       weights.push_back(p.weight);
       grads.push_back(grad);
@@ -65,26 +95,33 @@ void Optimizer::step(double lr) {
       second.push_back(p.second);
       updates.push_back(p.updates);
     }
+    if (!all_updates.empty()) at::_foreach_add_(all_updates, decision.taken);
     if (!weights.empty())
       at::_fused_adamw_(weights, grads, first, second, {}, updates, lr, options_.beta1, options_.beta2,
-                        decay ? options_.weight_decay : 0.0, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
+                        decay ? options_.weight_decay : 0.0, options_.eps, /*amsgrad=*/false, /*maximize=*/false,
+                        optional(decision.divisor), decision.not_taken);
   }
-  if (options_.muon) step_muon(lr);
-  if (shards_ != nullptr) shards_->gather();
 }
 
-void Optimizer::step_muon(double lr) {
-  const auto apply = [&](Parameter& p, const at::Tensor& orthogonal) {
-    muon_apply(p.weight, orthogonal, std::max(p.shape[0], p.shape[1]), lr, options_.weight_decay);
-  };
-  const auto momentum = [&](size_t i) { return muon_momentum(gradient(i), parameters_[i].first, options_.momentum); };
+void Optimizer::step_muon(double lr, const Decision& decision) {
   std::vector<size_t> present;
   std::vector<std::pair<int64_t, int64_t>> shapes;
+  std::vector<at::Tensor> grads;
   for (size_t i = 0; i < parameters_.size(); ++i)
-    if (parameters_[i].muon && gradient(i).defined()) {
+    if (const at::Tensor grad = gradient(i); parameters_[i].muon && grad.defined()) {
       present.push_back(i);
       shapes.emplace_back(parameters_[i].shape[0], parameters_[i].shape[1]);
+      grads.push_back(grad);
     }
+  if (present.empty() && shards_ == nullptr) return;
+  if (decision.divisor.defined() && !grads.empty()) at::_foreach_div_(grads, decision.divisor);
+  const at::Tensor taken = decision.taken.to(at::kBool);
+  const auto momentum = [&](size_t i) {
+    return muon_momentum(gradient(i), parameters_[i].first, options_.momentum, taken);
+  };
+  const auto apply = [&](Parameter& p, const at::Tensor& orthogonal) {
+    muon_apply(p.weight, orthogonal, std::max(p.shape[0], p.shape[1]), lr, options_.weight_decay, decision.taken);
+  };
   if (shards_ != nullptr) {
     std::vector<at::Tensor> steps(parameters_.size());
     for (const size_t i : present) steps[i] = momentum(i);
@@ -93,7 +130,6 @@ void Optimizer::step_muon(double lr) {
       if (updates[i].defined()) apply(parameters_[i], updates[i]);
     return;
   }
-  if (present.empty()) return;
   // Group by group, so that no more than one group's steps exist at a time.
   for (const auto& group : muon_groups(shapes, parameters_[present[0]].weight.is_cuda())) {
     std::vector<at::Tensor> steps;
@@ -115,27 +151,6 @@ std::vector<at::Tensor> Optimizer::gradients() const {
   for (size_t i = 0; i < parameters_.size(); ++i)
     if (const at::Tensor grad = gradient(i); grad.defined()) grads.push_back(grad);
   return grads;
-}
-
-void Optimizer::queue_norm() {
-  c10::NoGradGuard no_grad;
-  if (const auto grads = gradients(); !grads.empty()) norm_ = at::stack(at::_foreach_norm(grads, 2)).norm();
-}
-
-double Optimizer::clip_gradients(double max_norm) {
-  c10::NoGradGuard no_grad;
-  const std::vector<at::Tensor> grads = gradients();
-  if (grads.empty()) return 0;
-  if (!norm_.defined()) queue_norm();
-  double norm = norm_.item<double>();
-  norm_.reset();
-  if (shards_ != nullptr) {
-    std::vector<double> square{norm * norm};
-    shards_->group().sum(square);
-    norm = std::sqrt(square[0]);
-  }
-  if (max_norm > 0 && norm > max_norm && std::isfinite(norm)) at::_foreach_mul_(grads, max_norm / (norm + 1e-6));
-  return norm;
 }
 
 std::vector<at::Tensor> Optimizer::moments(at::Tensor Parameter::*moment) const {

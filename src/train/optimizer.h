@@ -27,14 +27,12 @@ class Optimizer {
  public:
   Optimizer(const LanguageModel& model, OptimizerOptions options, ShardedWeights* shards = nullptr);
 
-  // One update with the gradients that the weights hold; a weight without one is left alone.
-  void step(double lr);
+  // One update with the gradients that the weights hold, scaled down to a common 2-norm of at most `max_norm` (0:
+  // never); a weight without one is left alone. Returns that norm before scaling, float32 on the weights' device. Where
+  // it or the loss (a scalar there, when given) is not finite, weights and state stay as they are. All of that is
+  // decided on the device: one rank does not wait for a GPU. Gradients are used up.
+  at::Tensor step(double lr, double max_norm = 0, const at::Tensor& loss = {});
   void zero_grad();
-  // The gradients' common 2-norm before scaling them down to at most `max_norm` (0: never). Not finite when some
-  // gradient is not; they are then left as they are.
-  double clip_gradients(double max_norm);
-  // Queues the computation of that norm, for a GPU to do it before the program waits.
-  void queue_norm();
 
   // Copies on the CPU (of several ranks only the first gets them) of moments by weight name, and the count of updates,
   // for checkpoints: AdamW's .exp_avg, .exp_avg_sq and .step, Muon's .momentum.
@@ -51,7 +49,14 @@ class Optimizer {
   };
   at::Tensor gradient(size_t i) const;  // like the parameter's weight; undefined when there is none
   std::vector<at::Tensor> gradients() const;
-  void step_muon(double lr);
+  // What the device decides of a step, all 0-dim float32.
+  struct Decision {
+    at::Tensor norm, taken, not_taken;  // the latter 1 or 0
+    at::Tensor divisor;                 // of gradients; undefined: none
+  };
+  Decision decide(double max_norm, const at::Tensor& loss) const;
+  void step_adamw(double lr, const Decision& decision);
+  void step_muon(double lr, const Decision& decision);
   std::vector<at::Tensor> moments(at::Tensor Parameter::*moment) const;  // by weight; of this rank's pieces
   // Between this rank's pieces and whole tensors: copies on the CPU of the first rank.
   std::vector<at::Tensor> collect(at::Tensor Parameter::*moment) const;
@@ -61,7 +66,6 @@ class Optimizer {
   OptimizerOptions options_;
   std::vector<Parameter> parameters_;
   ShardedWeights* shards_;
-  at::Tensor norm_;  // queued
 };
 
 // Whether Muon, where it is chosen, updates a weight.

@@ -50,9 +50,9 @@ Measured measure_pass(const LanguageModel& model, const SequenceLayout& layout, 
   const at::Tensor tokens = at::full({layout.num_tokens()}, 1, at::kLong);  // on the CPU, as the trainer's
   at::Tensor hidden = model.hidden(tokens, layout);
   at::Tensor leaf = hidden.detach().requires_grad_(true);
+  out.kept = static_cast<double>(meter.live()) - before;
   {
-    const at::Tensor loss = model.losses(leaf, tokens).sum();
-    out.kept = static_cast<double>(meter.live()) - before;
+    const at::Tensor loss = model.loss_sum(leaf, tokens);
     out.forward = peak();
     loss.backward();
   }

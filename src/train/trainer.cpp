@@ -1,6 +1,10 @@
 #include "train/trainer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
+#include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <chrono>
@@ -9,6 +13,7 @@
 #include <future>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -120,26 +125,37 @@ class Trainer {
     TrainResult result;
     result.loss = std::nan("");
     reset_peak_resident_memory();
-    for (int64_t done = 1; state_.step < steps; ++done) {
-      const Update update = step();
-      // Evaluations and checkpoints come later and are not what is asked for.
-      if (done <= kMeasuredSteps && options_.device.is_cpu()) result.step_peak_bytes = peak_resident_memory();
+    std::optional<Queued> before;  // the step before, which was not looked at yet
+    const auto look_at = [&](const Queued& queued) {
+      const Update update = outcome(queued);
       result.loss = update.loss;
       checkpoints_.check();
-      const bool last = state_.step == steps;
-      if (group_.first()) report(update, last, progress);
+      if (group_.first()) report(update, update.step == steps, progress);
       require(
           !guard_.must_stop(),
           "stopped at step {}: {} steps in a row had a loss or gradient that is not finite (the loss is {}, the "
           "gradient's norm {}); lower train.lr or raise train.warmup, and train into another --out or --resume from "
           "the last good checkpoint",
-          state_.step, guard_.in_a_row(), update.loss, update.grad_norm);
-      bool best = false;
-      if (last || (t.eval_every > 0 && state_.step % t.eval_every == 0)) best = validate() && t.checkpoint_every > 0;
-      const int signal = shards_ ? update.signal : StopSignal::received();
+          update.step, guard_.in_a_row(), update.loss, update.grad_norm);
+    };
+    for (int64_t done = 1; state_.step < steps; ++done) {
+      Queued queued = step();
+      // Evaluations and checkpoints come later and are not what is asked for.
+      if (done <= kMeasuredSteps && options_.device.is_cpu()) result.step_peak_bytes = peak_resident_memory();
+      const bool last = state_.step == steps;
+      const int signal = shards_ ? queued.signal : StopSignal::received();
+      const bool evaluates = last || (t.eval_every > 0 && state_.step % t.eval_every == 0);
+      const bool saves = checkpoint_due(state_.step, t.checkpoint_every);
+      // A GPU has the next step to do while the program looks at what became of this one.
+      if (before) look_at(*std::exchange(before, std::nullopt));
+      if (queued.ready && signal == 0 && !evaluates && !saves) {
+        before = std::move(queued);
+        continue;
+      }
+      look_at(queued);
+      const bool best = evaluates && validate() && t.checkpoint_every > 0;
       // Weights that give no finite loss are not worth the place of better ones.
-      const bool due = best || (guard_.in_a_row() == 0 && checkpoint_due(state_.step, t.checkpoint_every));
-      if (signal != 0 || last || due) save_checkpoint();
+      if (signal != 0 || last || best || (guard_.in_a_row() == 0 && saves)) save_checkpoint();
       if (t.checkpoint_every == 1) checkpoints_.wait();  // nothing lies between two checkpoints
       if (signal != 0 && !last) {
         result.stopped_by = signal;
@@ -156,10 +172,18 @@ class Trainer {
   }
 
  private:
+  // A step whose work was given to the device.
+  struct Queued {
+    int64_t step = 0, tokens = 0;  // done with it
+    double lr = 0;
+    at::Tensor numbers;               // losses, whose sum is the step's, and the gradients' norm; on the CPU
+    std::optional<c10::Event> ready;  // when they are there; none: they are
+    int signal = 0;                   // that some rank had received when the gradients were reduced: all stop together
+  };
   struct Update {
+    int64_t step, tokens;
     double loss, lr, grad_norm;
     StepGuard::Verdict verdict;
-    int signal = 0;  // that some rank had received when the gradients were reduced: all stop together
   };
 
   // Tokens per second since the last report, evaluations left out.
@@ -175,8 +199,8 @@ class Trainer {
     const auto& [skip, loss_z, norm_z] = update.verdict;
     if (skip) {
       Progress::say(fmt::format("step {} is skipped: its loss is {}, its gradient's norm {} ({} skipped so far)",
-                                state_.step, update.loss, update.grad_norm, guard_.skipped()));
-      metrics_->write({{"step", state_.step}, {"tokens", state_.tokens}, {"skipped", guard_.skipped()}});
+                                update.step, update.loss, update.grad_norm, guard_.skipped()));
+      metrics_->write({{"step", update.step}, {"tokens", update.tokens}, {"skipped", guard_.skipped()}});
     }
     if (loss_z || norm_z) {
       Json z;
@@ -184,20 +208,20 @@ class Trainer {
       if (norm_z) z["grad_norm_z"] = *norm_z;
       Progress::say(
           fmt::format("step {} is an outlier: loss {:.4f}, gradient's norm {:.3g}, deviations above the mean {}",
-                      state_.step, update.loss, update.grad_norm, z.dump()));
-      metrics_->write({{"step", state_.step}, {"tokens", state_.tokens}, {"outlier", z}});
+                      update.step, update.loss, update.grad_norm, z.dump()));
+      metrics_->write({{"step", update.step}, {"tokens", update.tokens}, {"outlier", z}});
     }
-    if (skip || (state_.step % recipe_.train.log_every != 0 && !last)) return;
-    const double rate = rate_.of(state_.tokens);
-    metrics_->write({{"step", state_.step},
-                     {"tokens", state_.tokens},
+    if (skip || (update.step % recipe_.train.log_every != 0 && !last)) return;
+    const double rate = rate_.of(update.tokens);
+    metrics_->write({{"step", update.step},
+                     {"tokens", update.tokens},
                      {"loss", update.loss},
                      {"lr", update.lr},
                      {"grad_norm", update.grad_norm},
                      {"tokens_per_s", rate}});
-    progress.update(state_.tokens,
+    progress.update(update.tokens,
                     fmt::format("loss {:.4f}, {} tokens/s{}", update.loss, human_count(rate), validation_note_));
-    rate_.restart(state_.tokens);
+    rate_.restart(update.tokens);
   }
 
   // Rank 0 reads, and the others get it from there.
@@ -287,43 +311,63 @@ class Trainer {
     return data;
   }
 
-  Update step() {
+  Queued step() {
     const auto& t = recipe_.train;
-    const StepData data = next_step_ ? std::move(*next_step_) : prepare(state_.step);
-    next_step_.reset();
+    const StepData data = prepare(state_.step);
     const RecomputeGuard recompute(t.recompute);
-    Update update{0, learning_rate(t, state_.step, recipe_.steps()), 0, {}};
+    Queued out;
+    out.lr = learning_rate(t, state_.step, recipe_.steps());
     if (shards_) shards_->begin_step();
-    std::vector<at::Tensor> losses;  // read when all is under way: a GPU should not wait for the program in between
+    std::vector<at::Tensor> numbers;
     for (size_t i = 0; i < data.batches.size(); ++i) {
       const SequenceLayout& layout = data.layouts[i];
       const at::Tensor loss = loss_sum(model_, data.batches[i], layout) / data.targets;
       if (shards_ && i + 1 == data.batches.size()) shards_->reduce_in_backward(layout);
       loss.backward();
-      losses.push_back(loss.detach());
+      numbers.push_back(loss.detach().to(at::kFloat));
     }
     if (options_.before_update) options_.before_update(state_.step, model_);
-    if (!shards_) {  // what can be done while a GPU is still busy
-      optimizer_.queue_norm();
-      if (state_.step + 1 < recipe_.steps()) next_step_ = prepare(state_.step + 1);
-    }
-    for (const at::Tensor& loss : losses) update.loss += loss.item<double>();
-    if (shards_) finish_reduction(update);
-    update.grad_norm = optimizer_.clip_gradients(t.clip);
-    update.verdict = guard_.judge(update.loss, update.grad_norm);
-    if (!update.verdict.skip) optimizer_.step(update.lr);
+    if (shards_) numbers = {finish_reduction(numbers, out.signal)};
+    numbers.push_back(optimizer_.step(out.lr, t.clip, at::stack(numbers).sum()));
     optimizer_.zero_grad();
     state_.step += 1;
     state_.tokens += t.batch_tokens;
+    out.step = state_.step, out.tokens = state_.tokens;
+    read(at::stack(numbers), out);
+    return out;
+  }
+
+  // To the CPU, without waiting where one rank trains on a GPU.
+  void read(const at::Tensor& numbers, Queued& to) const {
+    to.numbers = at::empty(numbers.sizes(), numbers.options().device(at::kCPU).pinned_memory(numbers.is_cuda()));
+    to.numbers.copy_(numbers, /*non_blocking=*/true);
+    if (options_.device.is_cpu()) return;
+    const c10::impl::VirtualGuardImpl device(options_.device.type());
+    to.ready.emplace(options_.device.type());
+    to.ready->record(device.getStream(options_.device));
+    if (!shards_) return;
+    to.ready->synchronize();
+    to.ready.reset();
+  }
+
+  Update outcome(const Queued& queued) {
+    if (queued.ready) queued.ready->synchronize();
+    const auto* const numbers = queued.numbers.const_data_ptr<float>();
+    const int64_t losses = queued.numbers.numel() - 1;
+    Update update{queued.step, queued.tokens,   std::accumulate(numbers, numbers + losses, 0.0),
+                  queued.lr,   numbers[losses], {}};
+    update.verdict = guard_.judge(update.loss, update.grad_norm);
     return update;
   }
 
-  void finish_reduction(Update& update) {
+  // The loss of all ranks, of this one's parts.
+  at::Tensor finish_reduction(const std::vector<at::Tensor>& losses, int& stopped_by) {
     const int signal = StopSignal::received();
-    std::vector<double> values{update.loss, signal == SIGINT ? 1.0 : 0.0, signal == SIGTERM ? 1.0 : 0.0};
+    std::vector<double> values{at::stack(losses).sum().item<double>(), signal == SIGINT ? 1.0 : 0.0,
+                               signal == SIGTERM ? 1.0 : 0.0};
     shards_->finish_reduction(values);
-    update.loss = values[0];
-    update.signal = values[1] > 0 ? SIGINT : values[2] > 0 ? SIGTERM : 0;
+    stopped_by = values[1] > 0 ? SIGINT : values[2] > 0 ? SIGTERM : 0;
+    return at::full({}, values[0], losses[0].options());
   }
 
   void save_model() const {
@@ -346,7 +390,6 @@ class Trainer {
   Json resolved_;
   TrainerState state_;
   std::future<std::vector<Batch>> next_batches_;  // of the step after the last that was prepared
-  std::optional<StepData> next_step_;
   StepGuard guard_;
   CheckpointWriter checkpoints_;
   std::optional<MetricsLog> metrics_;  // of rank 0, opened when it is known where training begins

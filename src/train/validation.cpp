@@ -24,7 +24,7 @@ SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch, Mode
 }
 
 at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout) {
-  return model.losses(model.hidden(at::tensor(batch.tokens), layout), at::tensor(batch.targets)).sum();
+  return model.loss_sum(model.hidden(at::tensor(batch.tokens), layout), at::tensor(batch.targets));
 }
 
 Json validation_losses(const LanguageModel& model, const TrainingData& data, const Recipe& recipe,

@@ -79,14 +79,16 @@ class Distributed(OryxCase):
             p.kill()
         self.fail("\n".join(p.communicate()[1] for p in processes))
 
-    def assert_same_losses(self, out, expected):
+    def assert_same_losses(self, out, expected, optimizer="adamw"):
+        # Muon's iteration is in bfloat16 on a GPU: sums in another order differ by a rounding there (2e-5 was seen).
+        limit = 1e-4 if DEVICE == "cuda" and optimizer == "muon" else 1e-5
         lines, reference = self.metrics(out), self.metrics(expected)
         self.assertEqual([line["step"] for line in lines], [line["step"] for line in reference])
         for line, other in zip(lines, reference):
             losses = line.get("val_loss", {"": line.get("loss")})
             for mode, loss in losses.items():
                 wanted = other["val_loss"][mode] if mode else other["loss"]
-                self.assertLess(abs(loss / wanted - 1), 1e-5, f"{out}, step {line['step']} {mode}: {loss}, alone {wanted}")
+                self.assertLess(abs(loss / wanted - 1), limit, f"{out}, step {line['step']} {mode}: {loss}, alone {wanted}")
 
     def test_losses_are_those_of_one_process(self):
         recipe = self.write("recipe.toml", RECIPE)
@@ -100,7 +102,7 @@ class Distributed(OryxCase):
             for ranks in sorted({2, MOST}):
                 with self.subTest(optimizer=optimizer, ranks=ranks):
                     errors = self.train(ranks, recipe, f"{optimizer}-{ranks}", *setting)
-                    self.assert_same_losses(f"{optimizer}-{ranks}", optimizer)
+                    self.assert_same_losses(f"{optimizer}-{ranks}", optimizer, optimizer)
                     self.assertIn(f"{ranks} ranks, started by torchrun; each takes {512 // ranks} of 512 tokens", errors[0])
                     self.assertEqual("".join(errors[1:]), "")
 

@@ -72,6 +72,64 @@ TEST_P(CrossEntropyPaths, NonContiguous) {
   c.check(GetParam());
 }
 
+// The sum and its gradients are those of the tokens' losses.
+using Sum = CrossEntropyOp;
+class CrossEntropySums : public ::testing::TestWithParam<Sum> {};
+INSTANTIATE_TEST_SUITE_P(LinearCrossEntropy, CrossEntropySums,
+                         ::testing::Values(&linear_cross_entropy_sum, &linear_cross_entropy_sum_aten),
+                         [](const auto& info) { return info.index == 0 ? "Kernel" : "Aten"; });
+
+TEST_P(CrossEntropySums, MatchTheReference) {
+  at::manual_seed(3);
+  for (const auto& [tokens, dim, vocabulary] :
+       {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {17, 24, 50}, {130, 13, 257}, {1100, 8, 2500}})
+    for (const bool ignoring : {false, true}) {
+      const at::Tensor targets = targets_of(tokens, vocabulary, ignoring);
+      const auto sum = [&](const std::vector<at::Tensor>& x) {
+        return std::vector{GetParam()(x[0], x[1], targets, kIgnore) / tokens};
+      };
+      const auto expected = [&](const std::vector<at::Tensor>& x) {
+        return std::vector{linear_cross_entropy_reference(x[0], x[1], targets, kIgnore).sum() / tokens};
+      };
+      for (auto type : kTypes)
+        compare(sum, expected, {{normal({tokens, dim}) * 0.5}, {normal({vocabulary, dim})}}, type,
+                std::to_string(tokens) + " tokens " + c10::toString(type));
+    }
+}
+
+TEST_P(CrossEntropySums, Sides) {
+  at::manual_seed(3);
+  const at::Tensor h = at::randn({30, 8}), weight = at::randn({40, 8}), targets = targets_of(30, 40, true);
+  const auto gradient = [&](bool of_h, bool of_weight) {
+    const at::Tensor x = h.clone().requires_grad_(of_h), w = weight.clone().requires_grad_(of_weight);
+    const at::Tensor loss = GetParam()(x, w, targets, kIgnore) * 3;
+    return torch::autograd::grad({loss}, of_h && of_weight ? std::vector{x, w} : std::vector{of_h ? x : w});
+  };
+  const auto both = gradient(true, true);
+  EXPECT_TRUE(at::equal(gradient(true, false)[0], both[0]));
+  EXPECT_TRUE(at::equal(gradient(false, true)[0], both[1]));
+  EXPECT_FALSE(GetParam()(h, weight, targets, kIgnore).requires_grad());
+
+  // Twice through one graph, and nothing of what is ignored reaches a result.
+  at::Tensor x = h.clone();
+  x.index_put_({targets.eq(kIgnore)}, at::full({}, NAN));
+  x.requires_grad_();
+  const at::Tensor loss = GetParam()(x, weight, targets, kIgnore);
+  const auto first = torch::autograd::grad({loss}, {x}, {}, /*retain_graph=*/true)[0];
+  EXPECT_TRUE(at::equal(first, torch::autograd::grad({loss}, {x})[0]));
+  EXPECT_TRUE(first.index({targets.eq(kIgnore)}).eq(0).all().item<bool>());
+  EXPECT_TRUE(at::isfinite(first).all().item<bool>());
+  EXPECT_TRUE(at::isfinite(loss).all().item<bool>());
+
+  // No tokens, or none that count.
+  const at::Tensor leaf = weight.clone().requires_grad_(), none = at::full({30}, kIgnore, at::kLong);
+  for (const int64_t tokens : {0, 30}) {
+    const at::Tensor zero = GetParam()(h.slice(0, 0, tokens), leaf, none.slice(0, 0, tokens), kIgnore);
+    EXPECT_EQ(zero.item<double>(), 0);
+    EXPECT_TRUE(torch::autograd::grad({zero}, {leaf})[0].eq(0).all().item<bool>());
+  }
+}
+
 // exp of these logits, and of their differences, leaves the range.
 TEST_P(CrossEntropyPaths, LargeLogits) {
   CrossEntropyCase c;

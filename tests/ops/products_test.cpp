@@ -38,6 +38,21 @@ TEST(ProductOut, WritesIntoAPart) {
   }
 }
 
+TEST(WideProduct, IsOfTheAccumulationType) {
+  for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const at::Tensor a = at::randn({300, 20}).to(type), b = at::randn({40, 20}).to(type).t();
+    const at::Tensor exact = at::mm(a.to(at::kDouble), b.to(at::kDouble)), once = wide_product(a, b);
+    EXPECT_EQ(once.scalar_type(), type == at::kDouble ? at::kDouble : at::kFloat);
+    // Rounded on the way where there is no such product, to 2^-9 of up to 20.
+    const double limit = has_wide_products(a) ? 1e-5 : 0.07;
+    EXPECT_LE((once - exact).abs().max().item<double>(), limit);
+    if (!has_wide_products(a)) continue;
+    const at::Tensor sum = once.clone();
+    add_wide_product(sum, a, b);
+    EXPECT_LE((sum - 2 * exact).abs().max().item<double>(), 2e-5);
+  }
+}
+
 TEST(LinearValues, AsksForNoMoreThanIsWanted) {
   const at::Tensor x = at::randn({9, 8}).to(at::kBFloat16), w = at::randn({3, 8}).to(at::kBFloat16).requires_grad_();
   const auto grads = torch::autograd::grad({ops::linear(x, w).sum()}, {w});

@@ -30,7 +30,7 @@ def unit(x):
 
 
 def normal(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
+    return torch.randn(shape, dtype=torch.float64)
 
 
 class Cuda(unittest.TestCase):
@@ -169,10 +169,13 @@ class Cuda(unittest.TestCase):
             targets = torch.randint(0, words, (N,))
             targets[::5] = -100
             for device in ("cuda", "cpu"):  # of the targets
-                self.compare(lambda h, w: ops.linear_cross_entropy(h, w, targets.to(device) if h.is_cuda else targets),
-                             [normal(N, 32), normal(words, 32)])
+                place = lambda h: targets.to(device) if h.is_cuda else targets
+                inputs = [normal(N, 32), normal(words, 32)]
+                self.compare(lambda h, w: ops.linear_cross_entropy(h, w, place(h)), inputs)
+                self.compare(lambda h, w: ops.linear_cross_entropy_sum(h, w, place(h)), inputs)
         h, w = normal(N, 32).cuda(), normal(300, 32).cuda()
         wrong = torch.where(torch.arange(N) == 3, 300, 1)
+        self.assertTrue(ops.linear_cross_entropy_sum(h.requires_grad_(), w, wrong.cuda()).isnan())
         self.assertEqual(ops.linear_cross_entropy(h, w, wrong.cuda()).isnan().nonzero().flatten().tolist(), [3])
         with self.assertRaisesRegex(RuntimeError, "targets must lie in"):
             ops.linear_cross_entropy(h, w, wrong)

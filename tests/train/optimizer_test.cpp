@@ -1,12 +1,16 @@
 #include "train/optimizer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/linalg_svdvals.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/randn_like.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -54,28 +58,69 @@ TEST(AdamW, FollowsTheFormula) {
     EXPECT_LT((model.weights()[i].second.detach() - w[i]).abs().max().item<double>(), 1e-6) << specs[i].name;
 }
 
-TEST(AdamW, ClipsToTheCommonNorm) {
-  LanguageModel model = LanguageModel::random(small(), 1);
-  Optimizer optimizer(model, {});
-  double sum = 0;
-  for (const auto& [name, x] : model.weights()) {
-    x.mutable_grad() = at::randn_like(x);
-    sum += x.grad().square().sum().item<double>();
+class Step : public ::testing::TestWithParam<bool> {
+ protected:
+  OptimizerOptions options() const {
+    OptimizerOptions o;
+    o.muon = GetParam();
+    return o;
   }
-  EXPECT_NEAR(optimizer.clip_gradients(0.5), std::sqrt(sum), 1e-3 * std::sqrt(sum));
-  double after = 0;
-  for (const auto& [name, x] : model.weights()) after += x.grad().square().sum().item<double>();
-  EXPECT_NEAR(std::sqrt(after), 0.5, 1e-4);
-  EXPECT_NEAR(optimizer.clip_gradients(0), 0.5, 1e-4);  // 0: only measured
+};
+INSTANTIATE_TEST_SUITE_P(Optimizer, Step, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "Muon" : "AdamW"; });
+
+std::vector<at::Tensor> copies(const std::vector<std::pair<std::string, at::Tensor>>& named) {
+  std::vector<at::Tensor> out;
+  for (const auto& [name, x] : named) out.push_back(x.detach().clone());
+  return out;
 }
 
-TEST(Optimizer, LeavesGradientsThatAreNotFinite) {
+// Weights, moments and counts after two steps, and after two with gradients that were scaled down before.
+TEST_P(Step, ClipsToTheCommonNorm) {
+  LanguageModel a = LanguageModel::random(small(), 1), b = a.snapshot();
+  Optimizer clips(a, options()), given(b, options());
+  for (int step = 0; step < 2; ++step) {
+    double sum = 0;
+    for (const auto& [name, x] : a.weights()) {
+      x.mutable_grad() = at::randn_like(x);
+      sum += x.grad().square().sum().item<double>();
+    }
+    const double norm = std::sqrt(sum), most = step == 0 ? 0.5 : 2 * norm;  // the second is below
+    for (size_t i = 0; i < a.weights().size(); ++i)
+      b.weights()[i].second.mutable_grad() = a.weights()[i].second.grad() * std::min(1.0, most / norm);
+    EXPECT_NEAR(clips.step(0.01, most).item<double>(), norm, 1e-3 * norm);
+    EXPECT_NEAR(given.step(0.01).item<double>(), std::min(most, norm), 1e-3 * norm);  // 0: only measured
+  }
+  for (size_t i = 0; i < a.weights().size(); ++i)
+    EXPECT_TRUE(at::allclose(a.weights()[i].second, b.weights()[i].second, 1e-4, 1e-5)) << a.weights()[i].first;
+  const auto of_a = copies(clips.state()), of_b = copies(given.state());
+  for (size_t i = 0; i < of_a.size(); ++i) EXPECT_TRUE(at::allclose(of_a[i], of_b[i], 1e-3, 1e-8)) << i;
+}
+
+TEST_P(Step, ChangesNothingWhereSomethingIsNotFinite) {
   LanguageModel model = LanguageModel::random(small(), 1);
-  Optimizer optimizer(model, {});
-  for (const auto& [name, x] : model.weights()) x.mutable_grad() = at::ones_like(x);
-  model.weights()[1].second.grad().view(-1)[0].fill_(std::numeric_limits<double>::infinity());
-  EXPECT_FALSE(std::isfinite(optimizer.clip_gradients(0.5)));
-  EXPECT_EQ(model.weights()[0].second.grad().max().item<double>(), 1);
+  Optimizer optimizer(model, options());
+  const auto set = [&](double first) {
+    for (const auto& [name, x] : model.weights()) x.mutable_grad() = at::randn_like(x);
+    for (size_t i : {0, 1, 5}) model.weights()[i].second.grad().view(-1)[0].fill_(first);
+  };
+  set(1);
+  optimizer.step(0.01, 0.5);
+  const auto weights = copies(model.weights()), state = copies(optimizer.state());
+  const double infinite = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double wrong : {infinite, -infinite, nan})
+    for (const bool in_gradient : {true, false})
+      for (const double most : {0.0, 0.5}) {
+        set(in_gradient ? wrong : 1);
+        const at::Tensor loss = at::full({}, in_gradient ? 1 : wrong, at::kFloat);
+        EXPECT_EQ(std::isfinite(optimizer.step(0.01, most, loss).item<double>()), !in_gradient);
+        const auto now = copies(model.weights()), state_now = copies(optimizer.state());
+        for (size_t i = 0; i < now.size(); ++i) EXPECT_TRUE(at::equal(now[i], weights[i])) << i << ' ' << wrong;
+        for (size_t i = 0; i < state.size(); ++i) EXPECT_TRUE(at::equal(state_now[i], state[i])) << i << ' ' << wrong;
+      }
+  set(1);
+  optimizer.step(0.01, 0.5, at::full({}, 1, at::kFloat));
+  EXPECT_FALSE(at::equal(model.weights()[5].second, weights[5]));
 }
 
 using Matrix = std::vector<std::vector<double>>;

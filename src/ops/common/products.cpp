@@ -1,5 +1,6 @@
 #include "ops/common/products.h"
 
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -51,17 +52,25 @@ struct WidenedLinear : torch::autograd::Function<WidenedLinear> {
   }
 };
 
-}  // namespace
-
-at::Tensor& product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
-  if (!is_widened(a)) return at::mm_out(out, a, b);
-  constexpr int64_t kRows = 256;  // at a time, for the memory
+// out = a b in float32, a few rows at a time, for the memory.
+at::Tensor& widened_product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, bool add = false) {
+  constexpr int64_t kRows = 256;
   const at::Tensor wide = b.to(at::kFloat);
   for (int64_t begin = 0; begin < a.size(0); begin += kRows) {
     const int64_t end = std::min(a.size(0), begin + kRows);
-    out.slice(0, begin, end).copy_(at::mm(a.slice(0, begin, end).to(at::kFloat), wide));
+    const at::Tensor rows = a.slice(0, begin, end).to(at::kFloat), to = out.slice(0, begin, end);
+    if (add)
+      to.addmm_(rows, wide);
+    else
+      to.copy_(at::mm(rows, wide));
   }
   return out;
+}
+
+}  // namespace
+
+at::Tensor& product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+  return is_widened(a) ? widened_product_out(out, a, b) : at::mm_out(out, a, b);
 }
 
 at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b) {
@@ -74,6 +83,28 @@ void add_matrix_product(const at::Tensor& sum, const at::Tensor& a, const at::Te
     sum.add_(matrix_product(a, b));
   else
     sum.addmm_(a, b);
+}
+
+bool has_wide_products(const at::Tensor& factor) {
+  return factor.scalar_type() != at::kBFloat16 || factor.is_cuda() || is_widened(factor);
+}
+
+at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
+  if (a.scalar_type() != at::kBFloat16) return at::mm(a, b);
+  if (a.is_cuda()) return at::mm(a, b, at::kFloat);
+  if (!is_widened(a)) return at::mm(a, b).to(at::kFloat);
+  at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options().dtype(at::kFloat));
+  return widened_product_out(out, a, b);
+}
+
+void add_wide_product(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  at::Tensor out = sum;
+  if (a.scalar_type() != at::kBFloat16)
+    out.addmm_(a, b);
+  else if (a.is_cuda())
+    at::addmm_out(out, out, a, b, at::kFloat);
+  else
+    widened_product_out(out, a, b, /*add=*/true);
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {

@@ -7,6 +7,7 @@
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "ops/common/packing.h"
@@ -51,7 +52,8 @@ struct Problem {
   int64_t tokens, words;      // of a block
   at::ScalarType acc;
 
-  Problem(const Tensor& h_in, const Tensor& weight_in, const Tensor& targets_in, int64_t ignore_index)
+  Problem(const Tensor& h_in, const Tensor& weight_in, const Tensor& targets_in, int64_t ignore_index,
+          bool whole_rows = false)
       : weight(weight_in.contiguous()), acc(accumulate_type(h_in.scalar_type())) {
     const Tensor counts = targets_in.ne(ignore_index);
     if (!targets_in.is_cpu()) {
@@ -65,11 +67,17 @@ struct Problem {
       kept = index_on(indices, h_in.device());
     }
     h = take(h_in);
-    // A block stays in cache between the product and what follows it; a GPU's holds larger ones, of which it wants few.
-    const int64_t all = h.size(0) * weight.size(0), small = int64_t{1} << 20, large = int64_t{1} << 24;
-    const int64_t logits = h.is_cpu() ? small : std::max(small, std::min(large, all / 16));
-    tokens = std::max<int64_t>(1, std::min<int64_t>(h.size(0), h.is_cpu() ? 1024 : 4096));
-    words = std::min(weight.size(0), logits / tokens);
+    const int64_t vocabulary = weight.size(0);
+    const int64_t all = h.size(0) * vocabulary, small = int64_t{1} << 20, large = int64_t{1} << 24;
+    if (whole_rows) {
+      tokens = std::clamp<int64_t>(std::max(small, all / 8) / vocabulary, 1, h.is_cpu() ? 256 : 4096);
+      words = vocabulary;
+    } else {
+      // A block stays in cache between the product and what follows it; a GPU's holds larger ones, and wants few.
+      const int64_t logits = h.is_cpu() ? small : std::max(small, std::min(large, all / 16));
+      tokens = std::max<int64_t>(1, std::min<int64_t>(h.size(0), h.is_cpu() ? 1024 : 4096));
+      words = std::min(vocabulary, logits / tokens);
+    }
   }
 
   Tensor take(const Tensor& x) const { return kept.defined() ? x.index_select(0, kept) : x.contiguous(); }
@@ -114,39 +122,90 @@ Tensor rounded_in_place(const Problem& p, const Tensor& x, const at::TensorOptio
   return narrow;
 }
 
-// What a token's logits come to.
-struct LogitSums {
-  Tensor maximum, lse, target;
-
+// What each token's logits come to, block by block.
+class LogitSums {
+ public:
   LogitSums(const LogitKernels& kernels, const Problem& p)
-      // Finite, so that no difference of infinities arises.
-      : maximum(p.vector(std::numeric_limits<float>::lowest())), target(p.vector(0)) {
-    const Tensor sum = p.vector(0);
-    const Scratch space(p.tokens * p.words, p.h.options());
-    p.for_words([&](int64_t first, const Tensor& words) {
-      p.for_tokens([&](auto&& rows) {
-        const Tensor logits = space.product(rows(p.h), words.t());
-        kernels.reduce(logits, rows(p.targets), first, rows(maximum), rows(sum), rows(target));
-      });
-    });
-    lse = sum.log().add_(maximum);
-    // Targets on a GPU were not checked: a wrong one shows in its loss.
-    if (p.ignored.defined())
-      target.masked_fill_(p.targets.lt(0).logical_or_(p.targets.ge(p.weight.size(0))),
-                          std::numeric_limits<double>::quiet_NaN());
+      : kernels_(kernels),
+        p_(p),
+        // Finite, so that no difference of infinities arises.
+        maximum_(p.vector(std::numeric_limits<float>::lowest())),
+        sum_(p.vector(0)),
+        target_(p.vector(0)) {}
+
+  // The logits of tokens `rows` for the words from `first` on.
+  template <typename Rows>
+  void take(const Tensor& logits, int64_t first, Rows&& rows) {
+    kernels_.reduce(logits, rows(p_.targets), first, rows(maximum_), rows(sum_), rows(target_));
   }
+  void take_all() {
+    const Scratch space(p_.tokens * p_.words, p_.h.options());
+    p_.for_words([&](int64_t first, const Tensor& words) {
+      p_.for_tokens([&](auto&& rows) { take(space.product(rows(p_.h), words.t()), first, rows); });
+    });
+  }
+
+  const Tensor& maximum() const { return maximum_; }
+  template <typename Rows>
+  Tensor lse(Rows&& rows) const {
+    return rows(sum_).log().add_(rows(maximum_));
+  }
+  Tensor lse() const {
+    return lse([](const Tensor& x) { return x; });
+  }
+  // Targets on a GPU were not checked: a wrong one shows in its loss.
+  Tensor target() const {
+    if (!p_.ignored.defined()) return target_;
+    const Tensor wrong = p_.targets.lt(0).logical_or_(p_.targets.ge(p_.weight.size(0)));
+    return target_.masked_fill(wrong, std::numeric_limits<double>::quiet_NaN());
+  }
+
+ private:
+  const LogitKernels& kernels_;
+  const Problem& p_;
+  const Tensor maximum_, sum_, target_;
 };
+
+// Sums of products in the accumulation type.
+class ProductSums {
+ public:
+  // For products of up to `numbers` numbers.
+  ProductSums(const LogitKernels& kernels, const Problem& p, int64_t numbers)
+      : kernels_(kernels),
+        exact_(p.h.scalar_type() == p.acc),
+        wide_(has_wide_products(p.h)),
+        space_(wide_ ? 0 : numbers, p.h.options()) {}
+
+  // sum += a b
+  void add(const Tensor& sum, const Tensor& a, const Tensor& b) const {
+    if (wide_)
+      add_wide_product(sum, a, b);
+    else
+      kernels_.add(sum, space_.product(a, b));
+  }
+  bool exact() const { return exact_; }  // sums are in the inputs' type
+
+ private:
+  const LogitKernels& kernels_;
+  const bool exact_, wide_;
+  const Scratch space_;
+};
+
+const LogitKernels& kernels_at(int64_t address) {
+  return *reinterpret_cast<const LogitKernels*>(address);
+}
 
 struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& weight, const Tensor& targets,
                         int64_t ignore_index, int64_t kernels_address) {
-    const auto& kernels = *reinterpret_cast<const LogitKernels*>(kernels_address);
     const Problem p(h, weight, targets, ignore_index);
-    const LogitSums sums(kernels, p);
+    LogitSums sums(kernels_at(kernels_address), p);
+    sums.take_all();
+    const Tensor lse = sums.lse();
     ctx->saved_data["ignore_index"] = ignore_index;
     ctx->saved_data["kernels"] = kernels_address;
-    ctx->save_for_backward({h, weight, targets, sums.lse});
-    const Tensor loss = p.masked(sums.lse.sub(sums.target));
+    ctx->save_for_backward({h, weight, targets, lse});
+    const Tensor loss = p.masked(lse.sub(sums.target()));
     return p.kept.defined() ? at::zeros({h.size(0)}, loss.options()).index_copy_(0, p.kept, loss) : loss;
   }
 
@@ -154,42 +213,76 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     refuse_double_backward(kOp);
     const auto saved = ctx->get_saved_variables();
     const Tensor &h = saved[0], &weight = saved[1], &lse = saved[3];
-    const auto& kernels = *reinterpret_cast<const LogitKernels*>(ctx->saved_data["kernels"].toInt());
+    const auto& kernels = kernels_at(ctx->saved_data["kernels"].toInt());
     const Problem p(h, weight, saved[2], ctx->saved_data["ignore_index"].toInt());
     const Tensor upstream = p.masked(p.take(grads[0]));
-    const bool exact = h.scalar_type() == p.acc;  // products can be added up in the inputs' type
+    const int64_t width = h.size(1);
+    const ProductSums products(kernels, p, std::max(p.tokens, p.words) * width);
     Tensor grad_h, grad_weight;
     if (ctx->needs_input_grad(0)) grad_h = at::zeros(p.h.sizes(), p.h.options().dtype(p.acc));
     if (ctx->needs_input_grad(1)) grad_weight = at::zeros(weight.sizes(), weight.options());
-    const int64_t width = h.size(1);
     const Scratch space(p.tokens * p.words, h.options());
-    const Scratch product_space(exact ? 0 : std::max(p.tokens, p.words) * width, h.options());
-    const Scratch words_space(exact ? 0 : p.words * width, lse.options());
-    const auto add_product = [&](const Tensor& to, const Tensor& a, const Tensor& b) {
-      if (exact)
-        to.addmm_(a, b);
-      else
-        kernels.add(to, product_space.product(a, b));
-    };
+    const Scratch words_space(products.exact() ? 0 : p.words * width, lse.options());
     p.for_words([&](int64_t first, const Tensor& words) {
       Tensor grad_words;
       if (grad_weight.defined()) {
         grad_words = grad_weight.slice(0, first, first + p.words);
-        if (!exact) grad_words = words_space.matrix(words.size(0), width).zero_();
+        if (!products.exact()) grad_words = words_space.matrix(words.size(0), width).zero_();
       }
       p.for_tokens([&](auto&& rows) {
         const Tensor logits = space.product(rows(p.h), words.t());
         kernels.gradient(logits, rows(p.targets), first, rows(lse), rows(upstream));
-        if (grad_h.defined()) add_product(rows(grad_h), logits, words);
-        if (grad_words.defined()) add_product(grad_words, logits.t(), rows(p.h));
+        if (grad_h.defined()) products.add(rows(grad_h), logits, words);
+        if (grad_words.defined()) products.add(grad_words, logits.t(), rows(p.h));
       });
-      if (grad_words.defined() && !exact) grad_weight.slice(0, first, first + p.words).copy_(grad_words);
+      if (grad_words.defined() && !products.exact()) grad_weight.slice(0, first, first + p.words).copy_(grad_words);
     });
     if (grad_h.defined()) {
-      if (!exact) grad_h = rounded_in_place(p, grad_h, h.options());
+      if (!products.exact()) grad_h = rounded_in_place(p, grad_h, h.options());
       if (p.kept.defined()) grad_h = at::zeros(h.sizes(), h.options()).index_copy_(0, p.kept, grad_h);
     }
     return {grad_h, grad_weight, Tensor(), Tensor(), Tensor()};
+  }
+};
+
+// The sum's gradients are those of each token's loss times one number: all but that number is known in the forward
+// pass, while the logits are there.
+struct CrossEntropySumFunction : torch::autograd::Function<CrossEntropySumFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& weight, const Tensor& targets,
+                        int64_t ignore_index, int64_t kernels_address) {
+    const auto& kernels = kernels_at(kernels_address);
+    const Problem p(h, weight, targets, ignore_index, /*whole_rows=*/true);
+    const ProductSums products(kernels, p, p.words * h.size(1));
+    LogitSums sums(kernels, p);
+    const Tensor each = p.masked(p.vector(1)), lse = p.vector(0);
+    Tensor grad_h, grad_weight;
+    if (h.requires_grad()) grad_h = at::empty(p.h.sizes(), p.h.options());
+    if (weight.requires_grad()) grad_weight = at::zeros(weight.sizes(), weight.options().dtype(p.acc));
+    {
+      const Scratch space(p.tokens * p.words, h.options());
+      p.for_tokens([&](auto&& rows) {
+        const Tensor logits = space.product(rows(p.h), p.weight.t());
+        sums.take(logits, 0, rows);
+        rows(lse).copy_(sums.lse(rows));
+        kernels.gradient(logits, rows(p.targets), 0, rows(lse), rows(each));
+        if (Tensor part; grad_h.defined()) product_out(part = rows(grad_h), logits, p.weight);
+        if (grad_weight.defined()) products.add(grad_weight, logits.t(), rows(p.h));
+      });
+    }
+    if (p.kept.defined() && grad_h.defined()) grad_h = at::zeros(h.sizes(), h.options()).index_copy_(0, p.kept, grad_h);
+    ctx->saved_data["type"] = static_cast<int64_t>(weight.scalar_type());
+    ctx->save_for_backward({grad_h, grad_weight});
+    return p.masked(lse.sub(sums.target())).sum();
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    refuse_double_backward(kOp);
+    const auto saved = ctx->get_saved_variables();
+    const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
+    const auto times = [&](const Tensor& x) { return x.defined() ? x.mul(grads[0]) : x; };
+    Tensor grad_weight = times(saved[1]);
+    if (grad_weight.defined()) grad_weight = grad_weight.to(type);
+    return {times(saved[0]), grad_weight, Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -234,6 +327,14 @@ Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const Tensor& h
   return CrossEntropyFunction::apply(h, weight, targets, ignore_index, reinterpret_cast<int64_t>(&kernels));
 }
 
+Tensor blocked_linear_cross_entropy_sum(const LogitKernels& kernels, const Tensor& h, const Tensor& weight,
+                                        const Tensor& targets, int64_t ignore_index) {
+  if (!wants_graph(h, weight)) return blocked_linear_cross_entropy(kernels, h, weight, targets, ignore_index).sum();
+  check(h, weight, targets, ignore_index);
+  const c10::DeviceGuard guard(h.device());
+  return CrossEntropySumFunction::apply(h, weight, targets, ignore_index, reinterpret_cast<int64_t>(&kernels));
+}
+
 std::tuple<Tensor, Tensor> blocked_linear_log_probs(const LogitKernels& kernels, const Tensor& h, const Tensor& weight,
                                                     const Tensor& targets) {
   constexpr int64_t kNone = -1;  // no target may be ignored
@@ -242,8 +343,11 @@ std::tuple<Tensor, Tensor> blocked_linear_log_probs(const LogitKernels& kernels,
               "oryx::linear_log_probs: targets must lie in [0, ", weight.size(0), ")");
   const c10::DeviceGuard guard(h.device());
   c10::NoGradGuard no_grad;
-  const LogitSums sums(kernels, Problem(h, weight, targets, kNone));
-  return {sums.target.sub(sums.lse), sums.maximum.sub(sums.lse)};
+  const Problem p(h, weight, targets, kNone);
+  LogitSums sums(kernels, p);
+  sums.take_all();
+  const Tensor lse = sums.lse();
+  return {sums.target().sub(lse), sums.maximum().sub(lse)};
 }
 
 std::tuple<Tensor, Tensor> linear_log_probs_aten(const Tensor& h, const Tensor& weight, const Tensor& targets) {
@@ -252,6 +356,11 @@ std::tuple<Tensor, Tensor> linear_log_probs_aten(const Tensor& h, const Tensor& 
 
 Tensor linear_cross_entropy_aten(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
   return blocked_linear_cross_entropy(kAtenLogitKernels, h, weight, targets, ignore_index);
+}
+
+Tensor linear_cross_entropy_sum_aten(const Tensor& h, const Tensor& weight, const Tensor& targets,
+                                     int64_t ignore_index) {
+  return blocked_linear_cross_entropy_sum(kAtenLogitKernels, h, weight, targets, ignore_index);
 }
 
 }  // namespace oryx::ops

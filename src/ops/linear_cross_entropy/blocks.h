@@ -23,6 +23,9 @@ struct LogitKernels {
 // linear_cross_entropy with autograd, by blocks.
 at::Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const at::Tensor& h, const at::Tensor& weight,
                                         const at::Tensor& targets, int64_t ignore_index);
+// linear_cross_entropy_sum, by blocks of tokens.
+at::Tensor blocked_linear_cross_entropy_sum(const LogitKernels& kernels, const at::Tensor& h, const at::Tensor& weight,
+                                            const at::Tensor& targets, int64_t ignore_index);
 // linear_log_probs, by blocks.
 std::tuple<at::Tensor, at::Tensor> blocked_linear_log_probs(const LogitKernels& kernels, const at::Tensor& h,
                                                             const at::Tensor& weight, const at::Tensor& targets);

@@ -33,20 +33,21 @@ __global__ void reduce_kernel(int64_t width, const T* logits, const int64_t* tar
   using A = Arithmetic<T>;
   const int64_t row = blockIdx.x;
   const T* x = logits + row * width;
-  A top = maximum[row];
+  const A before = maximum[row];
+  A own = before, added = 0;  // this thread's maximum, and its sum of exp(logit - own)
   for_packs<kPack>(width, x, [&](const auto& pack, int64_t) {
+    A top = own;
 #pragma unroll
     for (int e = 0; e < kPack; ++e) top = max(top, widen(pack.v[e]));
-  });
-  top = of_block(top, [](A a, A b) { return max(a, b); });
-  A added = 0;
-  for_packs<kPack>(width, x, [&](const auto& pack, int64_t) {
+    added *= exponential(own - top);
+    own = top;
 #pragma unroll
     for (int e = 0; e < kPack; ++e) added += exponential(widen(pack.v[e]) - top);
   });
-  added = of_block(added, [](A a, A b) { return a + b; });
+  const A top = of_block(own, [](A a, A b) { return max(a, b); });
+  added = of_block(added * exponential(own - top), [](A a, A b) { return a + b; });
   if (threadIdx.x > 0) return;
-  sum[row] = sum[row] * exponential(maximum[row] - top) + added;
+  sum[row] = sum[row] * exponential(before - top) + added;
   maximum[row] = top;
   const int64_t word = targets[row] - first;
   if (word >= 0 && word < width) target[row] = widen(x[word]);

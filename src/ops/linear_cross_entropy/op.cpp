@@ -43,35 +43,46 @@ Tensor linear_cross_entropy_kernels(const Tensor& h, const Tensor& weight, const
   return blocked_linear_cross_entropy(kLogitKernels, h, weight, targets, ignore_index);
 }
 
+Tensor linear_cross_entropy_sum_kernels(const Tensor& h, const Tensor& weight, const Tensor& targets,
+                                        int64_t ignore_index) {
+  return blocked_linear_cross_entropy_sum(kLogitKernels, h, weight, targets, ignore_index);
+}
+
 std::tuple<Tensor, Tensor> linear_log_probs_kernels(const Tensor& h, const Tensor& weight, const Tensor& targets) {
   return blocked_linear_log_probs(kLogitKernels, h, weight, targets);
 }
 
 TORCH_LIBRARY_FRAGMENT(oryx, m) {
   m.def("linear_cross_entropy(Tensor h, Tensor weight, Tensor targets, int ignore_index=-100) -> Tensor");
+  m.def("linear_cross_entropy_sum(Tensor h, Tensor weight, Tensor targets, int ignore_index=-100) -> Tensor");
   m.def("linear_log_probs(Tensor h, Tensor weight, Tensor targets) -> (Tensor, Tensor)");
 }
 // One function for both keys: it records a graph where one is wanted.
 TORCH_LIBRARY_IMPL(oryx, CPU, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+  m.impl("linear_cross_entropy_sum", linear_cross_entropy_sum_kernels);
   m.impl("linear_log_probs", linear_log_probs_kernels);
 }
 TORCH_LIBRARY_IMPL(oryx, AutogradCPU, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+  m.impl("linear_cross_entropy_sum", linear_cross_entropy_sum_kernels);
   m.impl("linear_log_probs", linear_log_probs_kernels);
 }
 #ifdef ORYX_CUDA
 TORCH_LIBRARY_IMPL(oryx, CUDA, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+  m.impl("linear_cross_entropy_sum", linear_cross_entropy_sum_kernels);
   m.impl("linear_log_probs", linear_log_probs_kernels);
 }
 TORCH_LIBRARY_IMPL(oryx, AutogradCUDA, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_kernels);
+  m.impl("linear_cross_entropy_sum", linear_cross_entropy_sum_kernels);
   m.impl("linear_log_probs", linear_log_probs_kernels);
 }
 #endif
 TORCH_LIBRARY_IMPL(oryx, CompositeImplicitAutograd, m) {
   m.impl("linear_cross_entropy", linear_cross_entropy_aten);
+  m.impl("linear_cross_entropy_sum", linear_cross_entropy_sum_aten);
   m.impl("linear_log_probs", linear_log_probs_aten);
 }
 
@@ -81,6 +92,13 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor&
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("oryx::linear_cross_entropy", "")
                              .typed<decltype(linear_cross_entropy)>();
+  return op.call(h, weight, targets, ignore_index);
+}
+
+Tensor linear_cross_entropy_sum(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("oryx::linear_cross_entropy_sum", "")
+                             .typed<decltype(linear_cross_entropy_sum)>();
   return op.call(h, weight, targets, ignore_index);
 }
 
