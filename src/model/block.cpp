@@ -173,7 +173,7 @@ at::Tensor Block::attention(at::Tensor q, const Written& written, const Sequence
     // One sequence's keys are read where they lie.
     k = keys.size() == 1 ? keys[0] : at::cat(keys), v = values.size() == 1 ? values[0] : at::cat(values);
   }
-  q = ops::rms_norm(q, std::nullopt, config_.rms_norm_eps) * weight("mixer.attention.scale").unsqueeze(-1);
+  q = ops::rms_norm(q, parameter("mixer.attention.scale").unsqueeze(-1), config_.rms_norm_eps);
   return ops::attention(q, k, v, layout.key_cu_seqlens(), reads.attention_keys, 1.0, config_.rope_theta);
 }
 
@@ -184,7 +184,7 @@ at::Tensor Block::recurrent(at::Tensor q, const Written& written, const Sequence
   const double scale = 1 / std::sqrt(static_cast<double>(config_.head_dim));
   const bool mamba2 = config_.recurrent() == Mixer::mamba2;
   if (mamba2)
-    q = ops::rms_norm(q, std::nullopt, config_.rms_norm_eps, scale) * weight("mixer.recurrent.scale").unsqueeze(-1);
+    q = ops::rms_norm(q, parameter("mixer.recurrent.scale").unsqueeze(-1), config_.rms_norm_eps, scale);
   else
     q = ops::unit_norm(q, kUnitEps, scale, config_.query_activation);
   std::optional<at::Tensor> initial;

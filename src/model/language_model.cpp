@@ -131,8 +131,8 @@ at::Tensor LanguageModel::losses(const at::Tensor& hidden, const at::Tensor& tar
   return ops::linear_cross_entropy(hidden, weight(head_name(config_)).to(compute_), targets);
 }
 
-at::Tensor LanguageModel::loss_sum(const at::Tensor& hidden, const at::Tensor& targets) const {
-  return ops::linear_cross_entropy_sum(hidden, weight(head_name(config_)).to(compute_), targets);
+at::Tensor LanguageModel::loss_sum(const at::Tensor& hidden, const at::Tensor& targets, double scale) const {
+  return ops::linear_cross_entropy_sum(hidden, weight(head_name(config_)), targets, -100, scale);
 }
 
 std::tuple<at::Tensor, at::Tensor> LanguageModel::log_probs(const at::Tensor& hidden, const at::Tensor& targets) const {

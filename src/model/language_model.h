@@ -67,8 +67,8 @@ class LanguageModel {
   at::Tensor logits(const at::Tensor& hidden) const;  // [..., V], float32 (float64)
   // -log p of targets (int64 [N], -100: none) per token, float32 (float64) [N].
   at::Tensor losses(const at::Tensor& hidden, const at::Tensor& targets) const;
-  // Their sum: in training a quarter cheaper (ops::linear_cross_entropy_sum).
-  at::Tensor loss_sum(const at::Tensor& hidden, const at::Tensor& targets) const;
+  // Their sum times `scale`: in training a quarter cheaper (ops::linear_cross_entropy_sum).
+  at::Tensor loss_sum(const at::Tensor& hidden, const at::Tensor& targets, double scale = 1) const;
   // log p of targets (int64 [N]) and the largest logit's, float32 (float64) [N]; without gradients.
   std::tuple<at::Tensor, at::Tensor> log_probs(const at::Tensor& hidden, const at::Tensor& targets) const;
 

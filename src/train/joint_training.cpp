@@ -60,7 +60,7 @@ JointLosses joint_losses(const LanguageModel& model, const Gate& gate, const Bat
   out.guess = guess.detach();
   out.gate = (guess - out.gain).square().mean() / out.gain.var().clamp_min(1e-6);
   const SequenceLayout layout = mixed(model, batch, out.guess, mixing, options, step, progress);
-  out.model = (recurrent.sum() + loss_sum(model, batch, layout)) / (2 * count);
+  out.model = recurrent.sum() / (2 * count) + loss_sum(model, batch, layout, 1 / (2 * count));
   return out;
 }
 

@@ -321,7 +321,7 @@ class Trainer {
     std::vector<at::Tensor> numbers;
     for (size_t i = 0; i < data.batches.size(); ++i) {
       const SequenceLayout& layout = data.layouts[i];
-      const at::Tensor loss = loss_sum(model_, data.batches[i], layout) / data.targets;
+      const at::Tensor loss = loss_sum(model_, data.batches[i], layout, 1 / data.targets);
       if (shards_ && i + 1 == data.batches.size()) shards_->reduce_in_backward(layout);
       loss.backward();
       numbers.push_back(loss.detach().to(at::kFloat));

@@ -23,8 +23,8 @@ SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch, Mode
   return batch_layout(model, batch, [mode](int64_t, int64_t length) { return MixerSchedule::uniform(mode, length); });
 }
 
-at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout) {
-  return model.loss_sum(model.hidden(at::tensor(batch.tokens), layout), at::tensor(batch.targets));
+at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout, double scale) {
+  return model.loss_sum(model.hidden(at::tensor(batch.tokens), layout), at::tensor(batch.targets), scale);
 }
 
 Json validation_losses(const LanguageModel& model, const TrainingData& data, const Recipe& recipe,

@@ -17,8 +17,8 @@ SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch,
                             const std::function<MixerSchedule(int64_t b, int64_t length)>& schedule);
 SequenceLayout batch_layout(const LanguageModel& model, const Batch& batch, Mode mode);  // in one mode throughout
 
-// The sum over the batch's targets of the loss in nats, a scalar that can be differentiated.
-at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout);
+// `scale` times the sum over the batch's targets of the loss in nats, a scalar that can be differentiated.
+at::Tensor loss_sum(const LanguageModel& model, const Batch& batch, const SequenceLayout& layout, double scale = 1);
 
 // Nats per token on the validation data in every mode that the model has: "attention", "recurrent", and with both also
 // "mixed" (alternating sixteenths of the context) and "tail" (attention for the last tenth), and "schedule" when the

@@ -53,6 +53,18 @@ TEST(WideProduct, IsOfTheAccumulationType) {
   }
 }
 
+// More columns and more rows than are widened at once.
+TEST(WideProduct, TakesWideMatricesApart) {
+  const at::Tensor a = at::randn({300, 40000}).to(at::kBFloat16), b = at::randn({40000, 150}).to(at::kBFloat16);
+  const at::Tensor exact = at::mm(a.to(at::kDouble), b.to(at::kDouble));
+  EXPECT_LE((wide_product(a, b) - exact).abs().max().item<double>(), has_wide_products(a) ? 1e-2 : 4);
+  EXPECT_LE((matrix_product(a, b) - exact).abs().max().item<double>(), 4);  // 2^-9 of up to 1,000
+  const at::Tensor sum = at::ones({300, 150});
+  if (!has_wide_products(a)) return;
+  add_wide_product(sum, a, b);
+  EXPECT_LE((sum - 1 - exact).abs().max().item<double>(), 1e-2);
+}
+
 TEST(LinearValues, AsksForNoMoreThanIsWanted) {
   const at::Tensor x = at::randn({9, 8}).to(at::kBFloat16), w = at::randn({3, 8}).to(at::kBFloat16).requires_grad_();
   const auto grads = torch::autograd::grad({ops::linear(x, w).sum()}, {w});

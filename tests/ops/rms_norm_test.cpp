@@ -53,6 +53,17 @@ TEST_P(RmsNorm, NonContiguous) {
           GetParam(), "strided");
 }
 
+TEST_P(RmsNorm, ANumberForEachHead) {
+  for (const std::vector<int64_t>& shape :
+       {std::vector<int64_t>{1, 1, 3}, {17, 3, 8}, {65, 4, 64}, {2, 5, 3, 40}, {0, 2, 8}, {2000, 2, 33}, {4, 7}})
+    for (Op op : {rms_norm, rms_norm_aten})
+      compare(with(op, 0.75), with(rms_norm_reference, 0.75),
+              {{normal(shape) * 3}, {normal({shape[shape.size() - 2], 1})}}, GetParam(),
+              "d " + std::to_string(shape.back()) + (op == rms_norm ? " kernel" : " aten"));
+  compare(with(rms_norm, 1), with(rms_norm_reference, 1), {{normal({9, 3, 8}), false}, {normal({3, 1})}}, GetParam(),
+          "the weight's gradient alone");
+}
+
 TEST(RmsNormTypes, OutputTypeAndWeightType) {
   for (auto in : {at::kFloat, at::kBFloat16}) {
     for (auto out : {at::kFloat, at::kBFloat16}) {
@@ -98,6 +109,7 @@ TEST(RmsNormErrors, NameTheArgument) {
     expect_error([&] { op(at::randn({}), std::nullopt, 1e-5, 1, std::nullopt); }, "rms_norm: x must have shape");
     expect_error([&] { op(at::randn({4, 0}), std::nullopt, 1e-5, 1, std::nullopt); }, "rms_norm: x must have shape");
     expect_error([&] { op(x, at::ones({7}), 1e-5, 1, std::nullopt); }, "rms_norm: weight must have shape [8]");
+    expect_error([&] { op(x, at::ones({3, 1}), 1e-5, 1, std::nullopt); }, "rms_norm: weight must have shape [4, 1]");
     expect_error([&] { op(x, w.to(at::kDouble), 1e-5, 1, std::nullopt); }, "rms_norm: weight must be Float");
     expect_error([&] { op(x, w, -1, 1, std::nullopt); }, "rms_norm: eps");
     expect_error([&] { op(x, w, 1e-5, 1, at::kHalf); }, "rms_norm: dtype must be float32 or bfloat16");

@@ -154,6 +154,7 @@ class Cuda(unittest.TestCase):
             heads = [normal(tokens, 4, width), normal(tokens, 4, width), normal(width)]
             self.compare(lambda x, g, w: ops.gated_rms_norm(x, g, w, 1e-5), heads)
             self.compare(lambda x, w: ops.rms_norm(x, w, 1e-5, 0.5), [heads[0], heads[2]])
+            self.compare(lambda x, w: ops.rms_norm(x, w, 1e-5, 0.5), [heads[0], normal(4, 1)])
             self.compare(lambda x: ops.rms_norm(x, None, 1e-5, 1.0, torch.float64 if x.dtype == torch.float64 else torch.float32),
                          heads[:1])
             self.compare(lambda x, y, w: ops.add_rms_norm(x, y, w, 1e-5), heads)
@@ -170,9 +171,11 @@ class Cuda(unittest.TestCase):
             targets[::5] = -100
             for device in ("cuda", "cpu"):  # of the targets
                 place = lambda h: targets.to(device) if h.is_cuda else targets
-                inputs = [normal(N, 32), normal(words, 32)]
+                # Of numbers that bfloat16 has, so that a float32 weight is what its bfloat16 is.
+                inputs = [normal(N, 32), normal(words, 32).bfloat16().double()]
                 self.compare(lambda h, w: ops.linear_cross_entropy(h, w, place(h)), inputs)
-                self.compare(lambda h, w: ops.linear_cross_entropy_sum(h, w, place(h)), inputs)
+                for wide in ((), (1,)):
+                    self.compare(lambda h, w: ops.linear_cross_entropy_sum(h, w, place(h), -100, 0.1), inputs, wide)
         h, w = normal(N, 32).cuda(), normal(300, 32).cuda()
         wrong = torch.where(torch.arange(N) == 3, 300, 1)
         self.assertTrue(ops.linear_cross_entropy_sum(h.requires_grad_(), w, wrong.cuda()).isnan())

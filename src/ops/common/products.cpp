@@ -52,17 +52,20 @@ struct WidenedLinear : torch::autograd::Function<WidenedLinear> {
   }
 };
 
-// out = a b in float32, a few rows at a time, for the memory.
+// out = a b, or out += a b, of factors that are widened a part at a time, for the memory.
 at::Tensor& widened_product_out(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, bool add = false) {
-  constexpr int64_t kRows = 256;
-  const at::Tensor wide = b.to(at::kFloat);
-  for (int64_t begin = 0; begin < a.size(0); begin += kRows) {
-    const int64_t end = std::min(a.size(0), begin + kRows);
-    const at::Tensor rows = a.slice(0, begin, end).to(at::kFloat), to = out.slice(0, begin, end);
-    if (add)
-      to.addmm_(rows, wide);
-    else
-      to.copy_(at::mm(rows, wide));
+  constexpr int64_t kRows = 256, kNumbers = int64_t{1} << 22;  // of a; of b
+  const int64_t columns = std::max<int64_t>(64, kNumbers / std::max<int64_t>(1, b.size(0)));
+  for (int64_t first = 0; first < b.size(1); first += columns) {
+    const at::Tensor wide = b.slice(1, first, first + columns).to(at::kFloat);
+    for (int64_t begin = 0; begin < a.size(0); begin += kRows) {
+      const at::Tensor rows = a.slice(0, begin, begin + kRows).to(at::kFloat);
+      const at::Tensor to = out.slice(0, begin, begin + kRows).slice(1, first, first + columns);
+      if (add)
+        to.addmm_(rows, wide);
+      else
+        to.copy_(at::mm(rows, wide));
+    }
   }
   return out;
 }

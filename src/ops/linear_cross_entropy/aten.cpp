@@ -169,23 +169,22 @@ class LogitSums {
 // Sums of products in the accumulation type.
 class ProductSums {
  public:
-  // For products of up to `numbers` numbers.
-  ProductSums(const LogitKernels& kernels, const Problem& p, int64_t numbers)
+  ProductSums(const LogitKernels& kernels, const Problem& p)
       : kernels_(kernels),
         exact_(p.h.scalar_type() == p.acc),
         wide_(has_wide_products(p.h)),
-        space_(wide_ ? 0 : numbers, p.h.options()) {}
+        space_(wide_ ? 0 : kRows * p.h.size(1), p.h.options()) {}
 
   // sum += a b
   void add(const Tensor& sum, const Tensor& a, const Tensor& b) const {
-    if (wide_)
-      add_wide_product(sum, a, b);
-    else
-      kernels_.add(sum, space_.product(a, b));
+    if (wide_) return add_wide_product(sum, a, b);
+    for (int64_t r = 0; r < a.size(0); r += kRows)
+      kernels_.add(sum.slice(0, r, r + kRows), space_.product(a.slice(0, r, r + kRows), b));
   }
   bool exact() const { return exact_; }  // sums are in the inputs' type
 
  private:
+  static constexpr int64_t kRows = 4096;  // of a product that is rounded and then added
   const LogitKernels& kernels_;
   const bool exact_, wide_;
   const Scratch space_;
@@ -217,7 +216,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const Problem p(h, weight, saved[2], ctx->saved_data["ignore_index"].toInt());
     const Tensor upstream = p.masked(p.take(grads[0]));
     const int64_t width = h.size(1);
-    const ProductSums products(kernels, p, std::max(p.tokens, p.words) * width);
+    const ProductSums products(kernels, p);
     Tensor grad_h, grad_weight;
     if (ctx->needs_input_grad(0)) grad_h = at::zeros(p.h.sizes(), p.h.options().dtype(p.acc));
     if (ctx->needs_input_grad(1)) grad_weight = at::zeros(weight.sizes(), weight.options());
@@ -245,16 +244,16 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
   }
 };
 
-// The sum's gradients are those of each token's loss times one number: all but that number is known in the forward
-// pass, while the logits are there.
+// The sum's gradients are those of each token's loss times one number: all but that number, which in training is 1, is
+// known in the forward pass, while the logits are there.
 struct CrossEntropySumFunction : torch::autograd::Function<CrossEntropySumFunction> {
   static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& weight, const Tensor& targets,
-                        int64_t ignore_index, int64_t kernels_address) {
+                        int64_t ignore_index, double scale, int64_t kernels_address) {
     const auto& kernels = kernels_at(kernels_address);
-    const Problem p(h, weight, targets, ignore_index, /*whole_rows=*/true);
-    const ProductSums products(kernels, p, p.words * h.size(1));
+    const Problem p(h, weight.to(h.scalar_type()), targets, ignore_index, /*whole_rows=*/true);
+    const ProductSums products(kernels, p);
     LogitSums sums(kernels, p);
-    const Tensor each = p.masked(p.vector(1)), lse = p.vector(0);
+    const Tensor each = p.masked(p.vector(scale)), lse = p.vector(0);
     Tensor grad_h, grad_weight;
     if (h.requires_grad()) grad_h = at::empty(p.h.sizes(), p.h.options());
     if (weight.requires_grad()) grad_weight = at::zeros(weight.sizes(), weight.options().dtype(p.acc));
@@ -270,19 +269,17 @@ struct CrossEntropySumFunction : torch::autograd::Function<CrossEntropySumFuncti
       });
     }
     if (p.kept.defined() && grad_h.defined()) grad_h = at::zeros(h.sizes(), h.options()).index_copy_(0, p.kept, grad_h);
-    ctx->saved_data["type"] = static_cast<int64_t>(weight.scalar_type());
+    if (grad_weight.defined()) grad_weight = grad_weight.to(weight.scalar_type());
     ctx->save_for_backward({grad_h, grad_weight});
-    return p.masked(lse.sub(sums.target())).sum();
+    return p.masked(lse.sub(sums.target())).sum().mul_(scale);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     refuse_double_backward(kOp);
     const auto saved = ctx->get_saved_variables();
-    const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
-    const auto times = [&](const Tensor& x) { return x.defined() ? x.mul(grads[0]) : x; };
-    Tensor grad_weight = times(saved[1]);
-    if (grad_weight.defined()) grad_weight = grad_weight.to(type);
-    return {times(saved[0]), grad_weight, Tensor(), Tensor(), Tensor()};
+    const bool as_they_are = grads[0].is_cpu() && grads[0].item<double>() == 1;  // a GPU would have to be waited for
+    const auto times = [&](const Tensor& x) { return x.defined() && !as_they_are ? x.mul(grads[0]) : x; };
+    return {times(saved[0]), times(saved[1]), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -328,11 +325,14 @@ Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const Tensor& h
 }
 
 Tensor blocked_linear_cross_entropy_sum(const LogitKernels& kernels, const Tensor& h, const Tensor& weight,
-                                        const Tensor& targets, int64_t ignore_index) {
-  if (!wants_graph(h, weight)) return blocked_linear_cross_entropy(kernels, h, weight, targets, ignore_index).sum();
-  check(h, weight, targets, ignore_index);
+                                        const Tensor& targets, int64_t ignore_index, double scale) {
+  const bool wide = weight.scalar_type() == accumulate_type(h.scalar_type());
+  const Tensor like_h = wide ? weight.to(h.scalar_type()) : weight;
+  check(h, like_h, targets, ignore_index);
+  if (!wants_graph(h, weight))
+    return blocked_linear_cross_entropy(kernels, h, like_h, targets, ignore_index).sum().mul_(scale);
   const c10::DeviceGuard guard(h.device());
-  return CrossEntropySumFunction::apply(h, weight, targets, ignore_index, reinterpret_cast<int64_t>(&kernels));
+  return CrossEntropySumFunction::apply(h, weight, targets, ignore_index, scale, reinterpret_cast<int64_t>(&kernels));
 }
 
 std::tuple<Tensor, Tensor> blocked_linear_log_probs(const LogitKernels& kernels, const Tensor& h, const Tensor& weight,
@@ -358,9 +358,9 @@ Tensor linear_cross_entropy_aten(const Tensor& h, const Tensor& weight, const Te
   return blocked_linear_cross_entropy(kAtenLogitKernels, h, weight, targets, ignore_index);
 }
 
-Tensor linear_cross_entropy_sum_aten(const Tensor& h, const Tensor& weight, const Tensor& targets,
-                                     int64_t ignore_index) {
-  return blocked_linear_cross_entropy_sum(kAtenLogitKernels, h, weight, targets, ignore_index);
+Tensor linear_cross_entropy_sum_aten(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index,
+                                     double scale) {
+  return blocked_linear_cross_entropy_sum(kAtenLogitKernels, h, weight, targets, ignore_index, scale);
 }
 
 }  // namespace oryx::ops

@@ -25,7 +25,7 @@ at::Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const at::T
                                         const at::Tensor& targets, int64_t ignore_index);
 // linear_cross_entropy_sum, by blocks of tokens.
 at::Tensor blocked_linear_cross_entropy_sum(const LogitKernels& kernels, const at::Tensor& h, const at::Tensor& weight,
-                                            const at::Tensor& targets, int64_t ignore_index);
+                                            const at::Tensor& targets, int64_t ignore_index, double scale);
 // linear_log_probs, by blocks.
 std::tuple<at::Tensor, at::Tensor> blocked_linear_log_probs(const LogitKernels& kernels, const at::Tensor& h,
                                                             const at::Tensor& weight, const at::Tensor& targets);

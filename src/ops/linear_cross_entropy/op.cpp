@@ -44,8 +44,8 @@ Tensor linear_cross_entropy_kernels(const Tensor& h, const Tensor& weight, const
 }
 
 Tensor linear_cross_entropy_sum_kernels(const Tensor& h, const Tensor& weight, const Tensor& targets,
-                                        int64_t ignore_index) {
-  return blocked_linear_cross_entropy_sum(kLogitKernels, h, weight, targets, ignore_index);
+                                        int64_t ignore_index, double scale) {
+  return blocked_linear_cross_entropy_sum(kLogitKernels, h, weight, targets, ignore_index, scale);
 }
 
 std::tuple<Tensor, Tensor> linear_log_probs_kernels(const Tensor& h, const Tensor& weight, const Tensor& targets) {
@@ -54,7 +54,9 @@ std::tuple<Tensor, Tensor> linear_log_probs_kernels(const Tensor& h, const Tenso
 
 TORCH_LIBRARY_FRAGMENT(oryx, m) {
   m.def("linear_cross_entropy(Tensor h, Tensor weight, Tensor targets, int ignore_index=-100) -> Tensor");
-  m.def("linear_cross_entropy_sum(Tensor h, Tensor weight, Tensor targets, int ignore_index=-100) -> Tensor");
+  m.def(
+      "linear_cross_entropy_sum(Tensor h, Tensor weight, Tensor targets, int ignore_index=-100, float scale=1.0) -> "
+      "Tensor");
   m.def("linear_log_probs(Tensor h, Tensor weight, Tensor targets) -> (Tensor, Tensor)");
 }
 // One function for both keys: it records a graph where one is wanted.
@@ -95,11 +97,12 @@ Tensor linear_cross_entropy(const Tensor& h, const Tensor& weight, const Tensor&
   return op.call(h, weight, targets, ignore_index);
 }
 
-Tensor linear_cross_entropy_sum(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
+Tensor linear_cross_entropy_sum(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index,
+                                double scale) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("oryx::linear_cross_entropy_sum", "")
                              .typed<decltype(linear_cross_entropy_sum)>();
-  return op.call(h, weight, targets, ignore_index);
+  return op.call(h, weight, targets, ignore_index, scale);
 }
 
 std::tuple<Tensor, Tensor> linear_log_probs(const Tensor& h, const Tensor& weight, const Tensor& targets) {

@@ -25,12 +25,13 @@ namespace oryx::ops {
 at::Tensor linear_cross_entropy(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
                                 int64_t ignore_index = -100);
 
-// The sum over the tokens, a scalar, for training: its gradients are computed with it while the logits are there, so
-// the logits' product is taken once, where the gradient of each token's loss needs it twice. Inputs, results and
-// errors as above. Logits of whole rows exist, an eighth of all or 2^20, 1,024 rows (on a GPU 4,096) at most; weight's
-// gradient is summed in float32. Where no gradient is wanted, the sum of the above.
+// scale times the sum over the tokens, a scalar, for training: its gradients are computed with it while the logits are
+// there, so the logits' product is taken once, where the gradient of each token's loss needs it twice. Inputs, results
+// and errors as above, but weight may be float32 beside a bfloat16 h, and its gradient then is, unrounded. Logits of
+// whole rows exist: an eighth of all or 2^20, 256 rows (on a GPU 4,096) at most. Where no gradient is wanted, the sum
+// of the above.
 at::Tensor linear_cross_entropy_sum(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
-                                    int64_t ignore_index = -100);
+                                    int64_t ignore_index = -100, double scale = 1.0);
 
 // For scoring: log p_n = h_n . w_{t_n} - log sum_j exp(h_n . w_j), and the same of the largest logit, both [N] as the
 // loss above, by the same blocks. targets [N] int64 in [0, V). No gradients.
@@ -47,6 +48,6 @@ at::Tensor linear_cross_entropy_reference(const at::Tensor& h, const at::Tensor&
 at::Tensor linear_cross_entropy_aten(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
                                      int64_t ignore_index = -100);
 at::Tensor linear_cross_entropy_sum_aten(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& targets,
-                                         int64_t ignore_index = -100);
+                                         int64_t ignore_index = -100, double scale = 1.0);
 
 }  // namespace oryx::ops

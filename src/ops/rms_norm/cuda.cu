@@ -7,12 +7,19 @@ namespace {
 template <typename In>
 constexpr int kPackOf = sizeof(In) < sizeof(double) ? 4 : 1;
 
+// A row's scale, its head's weight in it.
+template <bool kHeads, typename In, typename Out, typename A = Arithmetic<In>>
+__device__ __forceinline__ A scale_of(const RmsNormArgs<In, Out>& args, const HeadWeights<A>& heads, int64_t row) {
+  if constexpr (kHeads) return static_cast<A>(args.scale) * heads.weight[row % heads.count];
+  return static_cast<A>(args.scale);
+}
+
 // Formulas: cpu.cpp.
-template <int kPack, int kCount, typename In, typename Out>
-__global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormArgs<In, Out> args, int lanes) {
+template <int kPack, int kCount, bool kHeads, typename In, typename Out>
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(RmsNormArgs<In, Out> args, HeadWeights<Arithmetic<In>> heads, int lanes) {
   using A = Arithmetic<In>;
   const int64_t begin = lane_of_row(lanes) * kPack, step = lanes * kPack;
-  const A scale = static_cast<A>(args.scale);
   for_rows(args.rows, lanes, [&](int64_t row, bool valid) {
     const int64_t first = row * args.width, end = valid ? args.width : 0;
     // What was written to `sum` is read again by the lane that wrote it.
@@ -33,7 +40,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormArgs<In, Out> 
 #pragma unroll
       for (int j = 0; j < kPack; ++j) squares += widen(x.kept[place].v[j]) * widen(x.kept[place].v[j]);
     });
-    const A r = inverse_rms(squares, lanes, args.width, args.eps);
+    const A r = inverse_rms(squares, lanes, args.width, args.eps), scale = scale_of<kHeads>(args, heads, row);
     for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
       const auto& v = x.again(place, i);
       A y[kPack];
@@ -45,13 +52,13 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(RmsNormArgs<In, Out> 
 }
 
 // Each block's part of the weight's gradient goes to `partial` [blocks, width] where rows are kept, else each row's r
-// to `inverse`; null: not wanted.
-template <int kPack, int kCount, typename In, typename Out>
+// to `inverse`; with heads each row's part of its head's goes there. Null: not wanted.
+template <int kPack, int kCount, bool kHeads, typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
-    backward_kernel(RmsNormArgs<In, Out> args, int lanes, Arithmetic<In>* partial, Arithmetic<In>* inverse) {
+    backward_kernel(RmsNormArgs<In, Out> args, HeadWeights<Arithmetic<In>> heads, int lanes, Arithmetic<In>* partial,
+                    Arithmetic<In>* inverse) {
   using A = Arithmetic<In>;
   const int64_t begin = lane_of_row(lanes) * kPack, step = lanes * kPack;
-  const A scale = static_cast<A>(args.scale);
   A sums[kCount > 0 ? kCount : 1][kPack] = {};
   for_rows(args.rows, lanes, [&](int64_t row, bool valid) {
     const int64_t first = row * args.width, end = valid ? args.width : 0;
@@ -68,8 +75,9 @@ __global__ void __launch_bounds__(kThreads)
       }
     });
     const A r = inverse_rms(squares, lanes, args.width, args.eps);
-    const A along = group_sum(products, lanes) * scale / static_cast<A>(args.width) * r * r * r;
-    if (inverse && begin == 0 && valid) inverse[row] = r;
+    const A product = group_sum(products, lanes), scale = scale_of<kHeads>(args, heads, row);
+    const A along = product * scale / static_cast<A>(args.width) * r * r * r;
+    if (inverse && begin == 0 && valid) inverse[row] = kHeads ? product * r : r;
     for_lane_packs<kCount>(begin, end, step, [&](int place, int64_t i) {
       const auto& v = x.again(place, i);
       const auto& d = dy.again(place, i);
@@ -97,12 +105,25 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kPack, int kCount, typename In, typename Out>
-void launch_backward(const RmsNormArgs<In, Out>& args, const RowGrid& grid) {
+void launch_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads, const RowGrid& grid) {
   using A = Arithmetic<In>;
+  if (heads.weight) {
+    const DeviceMemory of_rows(heads.grad ? args.rows * sizeof(A) : 0);
+    if (args.rows > 0)
+      backward_kernel<kPack, kCount, true>
+          <<<grid.blocks(), kThreads, 0, current_stream()>>>(args, heads, grid.lanes, nullptr, of_rows.as<A>());
+    check_launch("rms_norm");
+    if (heads.grad)
+      column_sums(args.rows / heads.count, heads.count, static_cast<A>(args.scale), heads.grad,
+                  [products = of_rows.as<A>(), count = heads.count] __device__(int64_t row, int64_t head) {
+                    return products[row * count + head];
+                  });
+    return;
+  }
   const WeightSums<kCount, A> sums(grid, args.width, args.grad_weight != nullptr);
   if (args.rows > 0)
-    backward_kernel<kPack, kCount><<<sums.blocks, kThreads, sums.shared_bytes, current_stream()>>>(
-        args, grid.lanes, sums.partial(), sums.inverse());
+    backward_kernel<kPack, kCount, false><<<sums.blocks, kThreads, sums.shared_bytes, current_stream()>>>(
+        args, heads, grid.lanes, sums.partial(), sums.inverse());
   check_launch("rms_norm");
   if (!args.grad_weight) return;
   sums.add_up(static_cast<A>(args.scale), args.grad_weight,
@@ -113,31 +134,33 @@ void launch_backward(const RmsNormArgs<In, Out>& args, const RowGrid& grid) {
 }  // namespace
 
 template <typename In, typename Out>
-void rms_norm_forward(const RmsNormArgs<In, Out>& args) {
+void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads) {
   if (args.rows == 0) return;
   with_packs<kPackOf<In>>(
       args.rows, args.width,
       [&](auto pack, auto count, const RowGrid& grid) {
-        const auto kernel = forward_kernel<decltype(pack)::value, decltype(count)::value, In, Out>;
-        kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, grid.lanes);
+        constexpr int kPack = decltype(pack)::value, kCount = decltype(count)::value;
+        const auto kernel =
+            heads.weight ? forward_kernel<kPack, kCount, true, In, Out> : forward_kernel<kPack, kCount, false, In, Out>;
+        kernel<<<grid.blocks(), kThreads, 0, current_stream()>>>(args, heads, grid.lanes);
       },
       args.x, args.y, args.add, args.sum);
   check_launch("rms_norm");
 }
 
 template <typename In, typename Out>
-void rms_norm_backward(const RmsNormArgs<In, Out>& args) {
+void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads) {
   with_packs<kPackOf<In>>(
       args.rows, args.width,
       [&](auto pack, auto count, const RowGrid& grid) {
-        launch_backward<decltype(pack)::value, decltype(count)::value>(args, grid);
+        launch_backward<decltype(pack)::value, decltype(count)::value>(args, heads, grid);
       },
       args.x, args.grad_y, args.grad_x, args.grad_sum, args.grad_add);
 }
 
-#define ORYX_INSTANTIATE(In, Out)                                       \
-  template void rms_norm_forward<In, Out>(const RmsNormArgs<In, Out>&); \
-  template void rms_norm_backward<In, Out>(const RmsNormArgs<In, Out>&);
+#define ORYX_INSTANTIATE(In, Out)                                                                           \
+  template void rms_norm_forward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<Arithmetic<In>>&); \
+  template void rms_norm_backward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<Arithmetic<In>>&);
 ORYX_INSTANTIATE(float, float)
 ORYX_INSTANTIATE(float, Bf16)
 ORYX_INSTANTIATE(Bf16, float)

@@ -18,12 +18,20 @@ using OptionalType = std::optional<at::ScalarType>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// A number for each head.
+static bool by_head(const at::Tensor& weight) {
+  return weight.defined() && weight.dim() == 2;
+}
+
 static void check(const at::Tensor& x, const OptionalTensor& weight, double eps, OptionalType dtype) {
   const char* op = "rms_norm";
   check_float(op, "x", x);
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) >= 1, op, ": x must have shape [..., d] with d >= 1, but has ", x.sizes());
   TORCH_CHECK(eps >= 0, op, ": eps must not be negative, but is ", eps);
-  if (weight) check_weight(op, "weight", *weight, x, {x.size(-1)});
+  if (x.dim() >= 2 && by_head(or_undefined(weight)))
+    check_weight(op, "weight", *weight, x, {x.size(-2), 1});
+  else if (weight)
+    check_weight(op, "weight", *weight, x, {x.size(-1)});
   if (!dtype) return;
   const bool wide = x.scalar_type() == at::kDouble;
   TORCH_CHECK(wide ? *dtype == at::kDouble : *dtype == at::kFloat || *dtype == at::kBFloat16, op, ": dtype must be ",
@@ -50,9 +58,14 @@ static RmsNormArgs<In, Out> inputs(const at::Tensor& x, const at::Tensor& weight
   return {.rows = x.numel() / x.size(-1),
           .width = x.size(-1),
           .x = pointer<In>(x),
-          .weight = pointer<Arithmetic<In>>(weight),
+          .weight = by_head(weight) ? nullptr : pointer<Arithmetic<In>>(weight),
           .eps = eps,
           .scale = scale};
+}
+template <typename A>
+static HeadWeights<A> heads_of(const at::Tensor& weight, const at::Tensor& grad = {}) {
+  if (!by_head(weight)) return {};
+  return {weight.size(0), pointer<A>(weight), mutable_pointer<A>(grad)};
 }
 
 // y = rms_norm(x); with `add`, sum = x + add and y = rms_norm(sum). All contiguous.
@@ -62,7 +75,7 @@ static void run(const at::Tensor& x, const at::Tensor& weight, double eps, doubl
     auto args = inputs<In, Out>(x, weight, eps, scale);
     args.y = mutable_pointer<Out>(y);
     args.add = pointer<Out>(add), args.sum = mutable_pointer<In>(sum);
-    ORYX_KERNEL_ON(x, rms_norm_forward<In, Out>)(args);
+    ORYX_KERNEL_ON(x, rms_norm_forward<In, Out>)(args, heads_of<Arithmetic<In>>(weight));
   });
 }
 
@@ -75,8 +88,8 @@ static void run_backward(const at::Tensor& x, const at::Tensor& weight, double e
     auto args = inputs<In, Out>(x, weight, eps, scale);
     args.grad_y = pointer<Out>(grad_y), args.grad_sum = pointer<In>(grad_sum);
     args.grad_x = mutable_pointer<In>(grad_x), args.grad_add = mutable_pointer<Out>(grad_add);
-    args.grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight);
-    ORYX_KERNEL_ON(x, rms_norm_backward<In, Out>)(args);
+    if (!by_head(weight)) args.grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight);
+    ORYX_KERNEL_ON(x, rms_norm_backward<In, Out>)(args, heads_of<Arithmetic<In>>(weight, grad_weight));
   });
 }
 

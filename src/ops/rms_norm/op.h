@@ -12,9 +12,9 @@ namespace oryx::ops {
 //
 //     y = x / sqrt(mean(x^2) + eps) * weight * scale
 //
-// x [..., d]; weight [d] in x's dtype or float32, absent for ones; y [..., d] in `dtype` (default: x's). float32,
-// bfloat16 (computed in float32) and float64; a float64 x gives a float64 y. Gradients for x and weight. Throws
-// c10::Error, naming the argument, for other shapes, dtypes or devices.
+// x [..., d]; weight [d] in x's dtype or float32, absent for ones, or [H, 1] beside x [..., H, d]: a number for each
+// head; y [..., d] in `dtype` (default: x's). float32, bfloat16 (computed in float32) and float64; a float64 x gives a
+// float64 y. Gradients for x and weight. Throws c10::Error, naming the argument, for other shapes, dtypes or devices.
 at::Tensor rms_norm(const at::Tensor& x, const std::optional<at::Tensor>& weight, double eps, double scale = 1.0,
                     std::optional<at::ScalarType> dtype = std::nullopt);
 

@@ -18,7 +18,7 @@ at::Tensor rms_norm_reference(const at::Tensor& x, const std::optional<at::Tenso
   for (int64_t n = 0; n < rows.size(0); ++n) {
     const at::Tensor row = rows[n];
     at::Tensor y = row / at::sqrt((row * row).mean() + eps) * scale;
-    if (weight) y = y * weight->to(compute);
+    if (weight) y = y * (weight->dim() == 2 ? (*weight)[n % weight->size(0)] : *weight).to(compute);
     out.push_back(y);
   }
   const at::Tensor y = out.empty() ? rows : at::stack(out);
