@@ -16,13 +16,13 @@ static A inverse_rms(A sum_of_squares, int64_t width, double eps) {
   return 1 / std::sqrt(sum_of_squares / static_cast<A>(width) + static_cast<A>(eps));
 }
 
-template <typename A>
-static A weight_of_head(const HeadWeights<A>& heads, int64_t row) {
+template <typename In>
+static Arithmetic<In> weight_of_head(const HeadWeights<In>& heads, int64_t row) {
   return heads.weight ? heads.weight[row % heads.count] : 1;
 }
 
 template <typename In, typename Out>
-void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads) {
+void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<In>& heads) {
   using A = Arithmetic<In>;
   const int64_t width = args.width;
   const Workspace<A> weight(width);
@@ -59,7 +59,7 @@ void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithm
 //     grad_head_weight = scale * sum over its rows of (grad_y . x) r.
 // Only one of the weights is there.
 template <typename In, typename Out>
-void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads) {
+void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<In>& heads) {
   using A = Arithmetic<In>;
   const int64_t width = args.width;
   const Workspace<A> weight(width);
@@ -100,9 +100,9 @@ void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arith
                 });
 }
 
-#define ORYX_INSTANTIATE(In, Out)                                                                           \
-  template void rms_norm_forward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<Arithmetic<In>>&); \
-  template void rms_norm_backward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<Arithmetic<In>>&);
+#define ORYX_INSTANTIATE(In, Out)                                                               \
+  template void rms_norm_forward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<In>&); \
+  template void rms_norm_backward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<In>&);
 ORYX_INSTANTIATE(float, float)
 ORYX_INSTANTIATE(float, Bf16)
 ORYX_INSTANTIATE(Bf16, float)

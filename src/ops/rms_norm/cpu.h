@@ -28,17 +28,17 @@ struct RmsNormArgs {
 
 // In place of a weight: a number for each head [count], where row r is of head r % count. Apart from the rest, because
 // CUDA's kernels without heads would lose 15 registers by two more fields.
-template <typename A>
+template <typename In>
 struct HeadWeights {
   int64_t count = 0;
-  const A* weight = nullptr;  // null: ones
-  A* grad = nullptr;
+  const Arithmetic<In>* weight = nullptr;  // null: ones
+  Arithmetic<In>* grad = nullptr;
 };
 
 // Defined for (In, Out) = (float, float), (float, Bf16), (Bf16, float), (Bf16, Bf16), (double, double).
 ORYX_FOR_EACH_ISA(template <typename In, typename Out>
-                  void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads);
+                  void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<In>& heads);
                   template <typename In, typename Out>
-                  void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads);)
+                  void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<In>& heads);)
 
 }  // namespace oryx::ops

@@ -9,7 +9,7 @@ constexpr int kPackOf = sizeof(In) < sizeof(double) ? 4 : 1;
 
 // A row's scale, its head's weight in it.
 template <bool kHeads, typename In, typename Out, typename A = Arithmetic<In>>
-__device__ __forceinline__ A scale_of(const RmsNormArgs<In, Out>& args, const HeadWeights<A>& heads, int64_t row) {
+__device__ __forceinline__ A scale_of(const RmsNormArgs<In, Out>& args, const HeadWeights<In>& heads, int64_t row) {
   if constexpr (kHeads) return static_cast<A>(args.scale) * heads.weight[row % heads.count];
   return static_cast<A>(args.scale);
 }
@@ -17,7 +17,7 @@ __device__ __forceinline__ A scale_of(const RmsNormArgs<In, Out>& args, const He
 // Formulas: cpu.cpp.
 template <int kPack, int kCount, bool kHeads, typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
-    forward_kernel(RmsNormArgs<In, Out> args, HeadWeights<Arithmetic<In>> heads, int lanes) {
+    forward_kernel(RmsNormArgs<In, Out> args, HeadWeights<In> heads, int lanes) {
   using A = Arithmetic<In>;
   const int64_t begin = lane_of_row(lanes) * kPack, step = lanes * kPack;
   for_rows(args.rows, lanes, [&](int64_t row, bool valid) {
@@ -54,9 +54,8 @@ __global__ void __launch_bounds__(kThreads)
 // Each block's part of the weight's gradient goes to `partial` [blocks, width] where rows are kept, else each row's r
 // to `inverse`; with heads each row's part of its head's goes there. Null: not wanted.
 template <int kPack, int kCount, bool kHeads, typename In, typename Out>
-__global__ void __launch_bounds__(kThreads)
-    backward_kernel(RmsNormArgs<In, Out> args, HeadWeights<Arithmetic<In>> heads, int lanes, Arithmetic<In>* partial,
-                    Arithmetic<In>* inverse) {
+__global__ void __launch_bounds__(kThreads) backward_kernel(RmsNormArgs<In, Out> args, HeadWeights<In> heads, int lanes,
+                                                            Arithmetic<In>* partial, Arithmetic<In>* inverse) {
   using A = Arithmetic<In>;
   const int64_t begin = lane_of_row(lanes) * kPack, step = lanes * kPack;
   A sums[kCount > 0 ? kCount : 1][kPack] = {};
@@ -105,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kPack, int kCount, typename In, typename Out>
-void launch_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads, const RowGrid& grid) {
+void launch_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<In>& heads, const RowGrid& grid) {
   using A = Arithmetic<In>;
   if (heads.weight) {
     const DeviceMemory of_rows(heads.grad ? args.rows * sizeof(A) : 0);
@@ -134,7 +133,7 @@ void launch_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithme
 }  // namespace
 
 template <typename In, typename Out>
-void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads) {
+void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<In>& heads) {
   if (args.rows == 0) return;
   with_packs<kPackOf<In>>(
       args.rows, args.width,
@@ -149,7 +148,7 @@ void rms_norm_forward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithm
 }
 
 template <typename In, typename Out>
-void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arithmetic<In>>& heads) {
+void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<In>& heads) {
   with_packs<kPackOf<In>>(
       args.rows, args.width,
       [&](auto pack, auto count, const RowGrid& grid) {
@@ -158,9 +157,9 @@ void rms_norm_backward(const RmsNormArgs<In, Out>& args, const HeadWeights<Arith
       args.x, args.grad_y, args.grad_x, args.grad_sum, args.grad_add);
 }
 
-#define ORYX_INSTANTIATE(In, Out)                                                                           \
-  template void rms_norm_forward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<Arithmetic<In>>&); \
-  template void rms_norm_backward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<Arithmetic<In>>&);
+#define ORYX_INSTANTIATE(In, Out)                                                               \
+  template void rms_norm_forward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<In>&); \
+  template void rms_norm_backward<In, Out>(const RmsNormArgs<In, Out>&, const HeadWeights<In>&);
 ORYX_INSTANTIATE(float, float)
 ORYX_INSTANTIATE(float, Bf16)
 ORYX_INSTANTIATE(Bf16, float)

@@ -62,10 +62,10 @@ static RmsNormArgs<In, Out> inputs(const at::Tensor& x, const at::Tensor& weight
           .eps = eps,
           .scale = scale};
 }
-template <typename A>
-static HeadWeights<A> heads_of(const at::Tensor& weight, const at::Tensor& grad = {}) {
+template <typename In>
+static HeadWeights<In> heads_of(const at::Tensor& weight, const at::Tensor& grad = {}) {
   if (!by_head(weight)) return {};
-  return {weight.size(0), pointer<A>(weight), mutable_pointer<A>(grad)};
+  return {weight.size(0), pointer<Arithmetic<In>>(weight), mutable_pointer<Arithmetic<In>>(grad)};
 }
 
 // y = rms_norm(x); with `add`, sum = x + add and y = rms_norm(sum). All contiguous.
@@ -75,7 +75,7 @@ static void run(const at::Tensor& x, const at::Tensor& weight, double eps, doubl
     auto args = inputs<In, Out>(x, weight, eps, scale);
     args.y = mutable_pointer<Out>(y);
     args.add = pointer<Out>(add), args.sum = mutable_pointer<In>(sum);
-    ORYX_KERNEL_ON(x, rms_norm_forward<In, Out>)(args, heads_of<Arithmetic<In>>(weight));
+    ORYX_KERNEL_ON(x, rms_norm_forward<In, Out>)(args, heads_of<In>(weight));
   });
 }
 
@@ -89,7 +89,7 @@ static void run_backward(const at::Tensor& x, const at::Tensor& weight, double e
     args.grad_y = pointer<Out>(grad_y), args.grad_sum = pointer<In>(grad_sum);
     args.grad_x = mutable_pointer<In>(grad_x), args.grad_add = mutable_pointer<Out>(grad_add);
     if (!by_head(weight)) args.grad_weight = mutable_pointer<Arithmetic<In>>(grad_weight);
-    ORYX_KERNEL_ON(x, rms_norm_backward<In, Out>)(args, heads_of<Arithmetic<In>>(weight, grad_weight));
+    ORYX_KERNEL_ON(x, rms_norm_backward<In, Out>)(args, heads_of<In>(weight, grad_weight));
   });
 }
 
