@@ -65,7 +65,6 @@ Optimizer::Decision Optimizer::decide(double max_norm, const at::Tensor& loss) c
   }
   // A sum is finite only where both numbers are.
   d.taken = (loss.defined() ? d.norm + loss.to(d.norm.scalar_type()) : d.norm).isfinite().to(d.norm.scalar_type());
-  d.not_taken = 1 - d.taken;
   if (max_norm > 0) d.divisor = ((d.norm + 1e-6) / max_norm).clamp_min(1);
   return d;
 }
@@ -80,7 +79,7 @@ at::Tensor Optimizer::step(double lr, double max_norm, const at::Tensor& loss) {
 }
 
 void Optimizer::step_adamw(double lr, const Decision& decision) {
-  const auto optional = [](const at::Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
+  const at::Tensor not_taken = 1 - decision.taken;
   for (bool decay : {true, false}) {
     std::vector<at::Tensor> weights, grads, first, second, updates, all_updates;
     for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -99,7 +98,7 @@ void Optimizer::step_adamw(double lr, const Decision& decision) {
     if (!weights.empty())
       at::_fused_adamw_(weights, grads, first, second, {}, updates, lr, options_.beta1, options_.beta2,
                         decay ? options_.weight_decay : 0.0, options_.eps, /*amsgrad=*/false, /*maximize=*/false,
-                        optional(decision.divisor), decision.not_taken);
+                        decision.divisor, not_taken);
   }
 }
 
@@ -114,17 +113,17 @@ void Optimizer::step_muon(double lr, const Decision& decision) {
       grads.push_back(grad);
     }
   if (present.empty() && shards_ == nullptr) return;
-  if (decision.divisor.defined() && !grads.empty()) at::_foreach_div_(grads, decision.divisor);
+  if (decision.divisor && !grads.empty()) at::_foreach_div_(grads, *decision.divisor);
   const at::Tensor taken = decision.taken.to(at::kBool);
-  const auto momentum = [&](size_t i) {
-    return muon_momentum(gradient(i), parameters_[i].first, options_.momentum, taken);
+  const auto momentum = [&](size_t k) {
+    return muon_momentum(grads[k], parameters_[present[k]].first, options_.momentum, taken);
   };
   const auto apply = [&](Parameter& p, const at::Tensor& orthogonal) {
     muon_apply(p.weight, orthogonal, std::max(p.shape[0], p.shape[1]), lr, options_.weight_decay, decision.taken);
   };
   if (shards_ != nullptr) {
     std::vector<at::Tensor> steps(parameters_.size());
-    for (const size_t i : present) steps[i] = momentum(i);
+    for (size_t k = 0; k < present.size(); ++k) steps[present[k]] = momentum(k);
     const auto updates = shards_->on_whole(steps, orthogonalize_all);
     for (const size_t i : present)
       if (updates[i].defined()) apply(parameters_[i], updates[i]);
@@ -134,7 +133,7 @@ void Optimizer::step_muon(double lr, const Decision& decision) {
   for (const auto& group : muon_groups(shapes, parameters_[present[0]].weight.is_cuda())) {
     std::vector<at::Tensor> steps;
     steps.reserve(group.size());
-    for (const size_t k : group) steps.push_back(momentum(present[k]));
+    for (const size_t k : group) steps.push_back(momentum(k));
     const auto updates = orthogonalize_group(steps);
     for (size_t n = 0; n < group.size(); ++n) apply(parameters_[present[group[n]]], updates[n]);
   }

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,8 +52,8 @@ class Optimizer {
   std::vector<at::Tensor> gradients() const;
   // What the device decides of a step, all 0-dim float32.
   struct Decision {
-    at::Tensor norm, taken, not_taken;  // the latter 1 or 0
-    at::Tensor divisor;                 // of gradients; undefined: none
+    at::Tensor norm, taken;             // taken: 1 or 0
+    std::optional<at::Tensor> divisor;  // of gradients
   };
   Decision decide(double max_norm, const at::Tensor& loss) const;
   void step_adamw(double lr, const Decision& decision);

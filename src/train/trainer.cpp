@@ -339,15 +339,15 @@ class Trainer {
 
   // To the CPU, without waiting where one rank trains on a GPU.
   void read(const at::Tensor& numbers, Queued& to) const {
+    if (options_.device.is_cpu() || shards_) {
+      to.numbers = numbers.cpu();
+      return;
+    }
     to.numbers = at::empty(numbers.sizes(), numbers.options().device(at::kCPU).pinned_memory(numbers.is_cuda()));
     to.numbers.copy_(numbers, /*non_blocking=*/true);
-    if (options_.device.is_cpu()) return;
     const c10::impl::VirtualGuardImpl device(options_.device.type());
     to.ready.emplace(options_.device.type());
     to.ready->record(device.getStream(options_.device));
-    if (!shards_) return;
-    to.ready->synchronize();
-    to.ready.reset();
   }
 
   Update outcome(const Queued& queued) {

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "ops/common/packing.h"
 #include "ops/common/products.h"
@@ -25,13 +26,17 @@ using torch::autograd::variable_list;
 
 constexpr const char* kOp = "oryx::linear_cross_entropy";
 
-void check(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index) {
+// `wide`: the weight may be in the accumulation type.
+void check(const Tensor& h, const Tensor& weight, const Tensor& targets, int64_t ignore_index, bool wide = false) {
   check_float(kOp, "h", h);
   check_shape(kOp, "h", h, {-1, -1});
   check_shape(kOp, "weight", weight, {-1, h.size(1)});
   TORCH_CHECK(h.size(1) > 0 && weight.size(0) > 0, kOp, ": weight must have at least one row and column, but has ",
               weight.sizes());
-  check_like(kOp, "weight", weight, h);
+  if (wide)
+    check_weight(kOp, "weight", weight, h, {-1, h.size(1)});
+  else
+    check_like(kOp, "weight", weight, h);
   check_shape(kOp, "targets", targets, {h.size(0)});
   TORCH_CHECK(targets.scalar_type() == at::kLong, kOp, ": targets must be int64, but is ", targets.scalar_type());
   TORCH_CHECK(targets.is_cpu() || targets.device() == h.device(), kOp, ": targets must be on ", h.device(),
@@ -81,6 +86,13 @@ struct Problem {
   }
 
   Tensor take(const Tensor& x) const { return kept.defined() ? x.index_select(0, kept) : x.contiguous(); }
+  // The rows that were taken among all of `all`, the others 0.
+  Tensor give_back(const Tensor& x, int64_t all) const {
+    if (!kept.defined()) return x;
+    std::vector<int64_t> sizes = x.sizes().vec();
+    sizes[0] = all;
+    return at::zeros(sizes, x.options()).index_copy_(0, kept, x);
+  }
   int64_t count() const { return h.size(0); }
   Tensor vector(double value) const { return at::full({count()}, value, h.options().dtype(acc)); }
   // A number for each token that counts, with 0 where a target is ignored.
@@ -204,8 +216,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     ctx->saved_data["ignore_index"] = ignore_index;
     ctx->saved_data["kernels"] = kernels_address;
     ctx->save_for_backward({h, weight, targets, lse});
-    const Tensor loss = p.masked(lse.sub(sums.target()));
-    return p.kept.defined() ? at::zeros({h.size(0)}, loss.options()).index_copy_(0, p.kept, loss) : loss;
+    return p.give_back(p.masked(lse.sub(sums.target())), h.size(0));
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -238,7 +249,7 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     });
     if (grad_h.defined()) {
       if (!products.exact()) grad_h = rounded_in_place(p, grad_h, h.options());
-      if (p.kept.defined()) grad_h = at::zeros(h.sizes(), h.options()).index_copy_(0, p.kept, grad_h);
+      grad_h = p.give_back(grad_h, h.size(0));
     }
     return {grad_h, grad_weight, Tensor(), Tensor(), Tensor()};
   }
@@ -268,7 +279,7 @@ struct CrossEntropySumFunction : torch::autograd::Function<CrossEntropySumFuncti
         if (grad_weight.defined()) products.add(grad_weight, logits.t(), rows(p.h));
       });
     }
-    if (p.kept.defined() && grad_h.defined()) grad_h = at::zeros(h.sizes(), h.options()).index_copy_(0, p.kept, grad_h);
+    if (grad_h.defined()) grad_h = p.give_back(grad_h, h.size(0));
     if (grad_weight.defined()) grad_weight = grad_weight.to(weight.scalar_type());
     ctx->save_for_backward({grad_h, grad_weight});
     return p.masked(lse.sub(sums.target())).sum().mul_(scale);
@@ -326,12 +337,13 @@ Tensor blocked_linear_cross_entropy(const LogitKernels& kernels, const Tensor& h
 
 Tensor blocked_linear_cross_entropy_sum(const LogitKernels& kernels, const Tensor& h, const Tensor& weight,
                                         const Tensor& targets, int64_t ignore_index, double scale) {
-  const bool wide = weight.scalar_type() == accumulate_type(h.scalar_type());
-  const Tensor like_h = wide ? weight.to(h.scalar_type()) : weight;
-  check(h, like_h, targets, ignore_index);
-  if (!wants_graph(h, weight))
-    return blocked_linear_cross_entropy(kernels, h, like_h, targets, ignore_index).sum().mul_(scale);
+  check(h, weight, targets, ignore_index, /*wide=*/true);
   const c10::DeviceGuard guard(h.device());
+  if (!wants_graph(h, weight))
+    return CrossEntropyFunction::apply(h, weight.to(h.scalar_type()), targets, ignore_index,
+                                       reinterpret_cast<int64_t>(&kernels))
+        .sum()
+        .mul_(scale);
   return CrossEntropySumFunction::apply(h, weight, targets, ignore_index, scale, reinterpret_cast<int64_t>(&kernels));
 }
 

@@ -16,7 +16,7 @@ struct LogitKernels {
   // Replaces the logits with grad * (exp(logit - lse) - onehot(target)); grad and lse are [n].
   void (*gradient)(const at::Tensor& logits, const at::Tensor& targets, int64_t first, const at::Tensor& lse,
                    const at::Tensor& grad);
-  // Adds a product in the storage type to a contiguous sum in the accumulation type.
+  // Adds a product in bfloat16 to a contiguous sum in float32: asked for where not has_wide_products.
   void (*add)(const at::Tensor& to, const at::Tensor& product);
 };
 

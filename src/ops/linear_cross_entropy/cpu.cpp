@@ -69,9 +69,8 @@ void cross_entropy_gradient(int64_t n, int64_t width, void* logits, const int64_
   });
 }
 
-template <typename T>
-void cross_entropy_add(int64_t n, Arithmetic<T>* to, const T* product) {
-  using A = Arithmetic<T>;
+void cross_entropy_add(int64_t n, float* to, const Bf16* product) {
+  using A = float;
   constexpr int64_t kPiece = 4096;
   parallel_for((n + kPiece - 1) / kPiece, 4, [&](int64_t begin, int64_t end) {
     for_vectors<A>((end * kPiece < n ? end * kPiece : n) - begin * kPiece, [&](int64_t j, auto size) {
@@ -81,10 +80,9 @@ void cross_entropy_add(int64_t n, Arithmetic<T>* to, const T* product) {
   });
 }
 
-#define ORYX_INSTANTIATE(T)                                                                                            \
-  template void cross_entropy_reduce<T>(int64_t, int64_t, const void*, const int64_t*, int64_t, void*, void*, void*);  \
-  template void cross_entropy_gradient<T>(int64_t, int64_t, void*, const int64_t*, int64_t, const void*, const void*); \
-  template void cross_entropy_add<T>(int64_t, Arithmetic<T>*, const T*);
+#define ORYX_INSTANTIATE(T)                                                                                           \
+  template void cross_entropy_reduce<T>(int64_t, int64_t, const void*, const int64_t*, int64_t, void*, void*, void*); \
+  template void cross_entropy_gradient<T>(int64_t, int64_t, void*, const int64_t*, int64_t, const void*, const void*);
 ORYX_INSTANTIATE(float)
 ORYX_INSTANTIATE(double)
 ORYX_INSTANTIATE(Bf16)

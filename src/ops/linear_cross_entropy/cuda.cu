@@ -68,18 +68,6 @@ __global__ void gradient_kernel(int64_t width, T* logits, const int64_t* targets
   });
 }
 
-// Packs of four: of float, 16 bytes.
-template <int kPack, typename T>
-__global__ void add_kernel(int64_t n, Arithmetic<T>* to, const T* product) {
-  const int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kPack;
-  if (i >= n) return;
-  auto sum = pack_at<kPack>(to + i);
-  const auto more = pack_at<kPack>(product + i);
-#pragma unroll
-  for (int e = 0; e < kPack; ++e) sum.v[e] += widen(more.v[e]);
-  put_pack<kPack>(to + i, sum);
-}
-
 }  // namespace
 
 template <typename T>
@@ -104,19 +92,9 @@ void cross_entropy_gradient(int64_t n, int64_t width, void* logits, const int64_
   check_launch("linear_cross_entropy");
 }
 
-template <typename T>
-void cross_entropy_add(int64_t n, Arithmetic<T>* to, const T* product) {
-  const int pack = in_packs<4>(n, to, product) ? 4 : 1;
-  const auto kernel = pack == 4 ? add_kernel<4, T> : add_kernel<1, T>;
-  const int64_t of_block = kThreads * pack;
-  kernel<<<static_cast<unsigned>((n + of_block - 1) / of_block), kThreads, 0, current_stream()>>>(n, to, product);
-  check_launch("linear_cross_entropy");
-}
-
-#define ORYX_INSTANTIATE(T)                                                                                            \
-  template void cross_entropy_reduce<T>(int64_t, int64_t, const void*, const int64_t*, int64_t, void*, void*, void*);  \
-  template void cross_entropy_gradient<T>(int64_t, int64_t, void*, const int64_t*, int64_t, const void*, const void*); \
-  template void cross_entropy_add<T>(int64_t, Arithmetic<T>*, const T*);
+#define ORYX_INSTANTIATE(T)                                                                                           \
+  template void cross_entropy_reduce<T>(int64_t, int64_t, const void*, const int64_t*, int64_t, void*, void*, void*); \
+  template void cross_entropy_gradient<T>(int64_t, int64_t, void*, const int64_t*, int64_t, const void*, const void*);
 ORYX_INSTANTIATE(float)
 ORYX_INSTANTIATE(double)
 ORYX_INSTANTIATE(Bf16)

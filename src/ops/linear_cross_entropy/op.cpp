@@ -30,10 +30,7 @@ void gradient(const Tensor& logits, const Tensor& targets, int64_t first, const 
 }
 
 void add(const Tensor& to, const Tensor& product) {
-  with_storage(product.scalar_type(), [&]<typename T>() {
-    ORYX_KERNEL_ON(to, cross_entropy_add<T>)
-    (to.numel(), mutable_pointer<Arithmetic<T>>(to), pointer<T>(product));
-  });
+  ORYX_KERNEL(cross_entropy_add)(to.numel(), mutable_pointer<float>(to), pointer<Bf16>(product));
 }
 
 constexpr LogitKernels kLogitKernels{reduce, gradient, add};
