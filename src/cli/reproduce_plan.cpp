@@ -60,14 +60,13 @@ Json EvaluationPlan::to_json() const {
 
 ReproducePlan ReproducePlan::load(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   const std::string source = path.string();
-  Json json = load_toml(path);
-  for (const std::string& assignment : overrides) apply_override(json, assignment);
+  auto [json, data_folder] = Comparison::read(path, overrides);
   require(json.contains("evaluation"), "{}: there is no [evaluation] table; a comparison alone is for oryx compare",
           source);
   const Json evaluation = std::move(json["evaluation"]);
   json.erase("evaluation");
   EvaluationPlan plan = EvaluationPlan::read({evaluation, source + ": [evaluation]"}, path.parent_path());
-  return {Comparison::from_json(std::move(json), source, path.parent_path()), std::move(plan)};
+  return {Comparison::from_json(std::move(json), source, data_folder), std::move(plan)};
 }
 
 std::vector<std::pair<std::string, std::string>> own_modes(const Json& recipe) {

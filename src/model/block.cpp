@@ -71,6 +71,22 @@ struct PartFunction : torch::autograd::Function<PartFunction> {
   }
 };
 
+constexpr const char *kKeyConv = "mixer.k_conv.weight", *kValueConv = "mixer.v_conv.weight";
+
+// The keys that both mixers read, of their linear layer's rows x, and what the next tokens need of x.
+std::tuple<at::Tensor, at::Tensor> keys(const ModelConfig& config, const at::Tensor& x, const at::Tensor& conv,
+                                        const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& tails) {
+  const auto [k, tail] = ops::short_conv(x, conv, cu_seqlens, tails, config.conv_activation);
+  return {ops::unit_norm(k.view({-1, config.num_key_value_heads, config.head_dim}), kUnitEps), tail};
+}
+
+// Likewise the values.
+std::tuple<at::Tensor, at::Tensor> values(const ModelConfig& config, const at::Tensor& x, const at::Tensor& conv,
+                                          const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& tails) {
+  const auto [v, tail] = ops::short_conv(x, conv, cu_seqlens, tails, config.conv_activation);
+  return {v.view({-1, config.num_key_value_heads, config.value_head_dim}), tail};
+}
+
 }  // namespace
 
 Block::Block(const LanguageModel& model, int64_t layer)
@@ -81,6 +97,10 @@ at::Tensor Block::parameter(const std::string& name) const {
 }
 at::Tensor Block::weight(const std::string& name) const {
   return parameter(name).to(model_.compute_type());
+}
+
+at::Tensor Block::attention_scale() const {
+  return parameter("mixer.attention.scale").unsqueeze(-1);
 }
 
 std::tuple<at::Tensor, std::vector<at::Tensor>> Block::normed_linears(const Residual& residual, const char* norm,
@@ -130,7 +150,6 @@ Block::Projected Block::project(const Residual& residual, const SequenceLayout& 
 }
 
 Block::Written Block::write(const Projected& projected, const SequenceLayout& layout, CacheUse caches) const {
-  const int64_t Hkv = config_.num_key_value_heads, N = layout.num_tokens();
   Written out;
   out.k_input = projected.k;
   out.v_input = projected.v;
@@ -140,14 +159,9 @@ Block::Written Block::write(const Projected& projected, const SequenceLayout& la
     for (const Cache* cache : caches.past) k.push_back(cache->key_tail(layer_)), v.push_back(cache->value_tail(layer_));
     k_tails = at::stack(k), v_tails = at::stack(v);
   }
-  const auto conv = [&](const at::Tensor& x, const char* name, const std::optional<at::Tensor>& tails) {
-    return ops::short_conv(x, weight(name), layout.cu_seqlens(), tails, config_.conv_activation);
-  };
-  at::Tensor k, v;
-  std::tie(k, out.k_tail) = conv(out.k_input, "mixer.k_conv.weight", k_tails);
-  std::tie(v, out.v_tail) = conv(out.v_input, "mixer.v_conv.weight", v_tails);
-  out.k = ops::unit_norm(k.view({N, Hkv, config_.head_dim}), kUnitEps);
-  out.v = v.view({N, Hkv, config_.value_head_dim});
+  const at::Tensor& cu_seqlens = layout.cu_seqlens();
+  std::tie(out.k, out.k_tail) = keys(config_, out.k_input, weight(kKeyConv), cu_seqlens, k_tails);
+  std::tie(out.v, out.v_tail) = values(config_, out.v_input, weight(kValueConv), cu_seqlens, v_tails);
   if (projected.a.defined()) {
     const auto acc = ops::accumulate_type(model_.compute_type());
     const at::Tensor dt = at::softplus(projected.a.to(acc) + parameter("mixer.recurrent.dt_bias"), 1, 40);
@@ -157,7 +171,7 @@ Block::Written Block::write(const Projected& projected, const SequenceLayout& la
   return out;
 }
 
-at::Tensor Block::attention(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches) const {
+at::Tensor Block::attention(const at::Tensor& q, const Written& written, const SequenceLayout& layout, CacheUse caches) const {
   const LayerReads& reads = layout.reads(layer_);
   at::Tensor k = written.k, v = written.v;
   if (layout.continues()) {
@@ -173,8 +187,24 @@ at::Tensor Block::attention(at::Tensor q, const Written& written, const Sequence
     // One sequence's keys are read where they lie.
     k = keys.size() == 1 ? keys[0] : at::cat(keys), v = values.size() == 1 ? values[0] : at::cat(values);
   }
-  q = ops::rms_norm(q, parameter("mixer.attention.scale").unsqueeze(-1), config_.rms_norm_eps);
-  return ops::attention(q, k, v, layout.key_cu_seqlens(), reads.attention_keys, 1.0, config_.rope_theta);
+  return ops::attention_of(
+      [eps = config_.rms_norm_eps](const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
+        return {ops::rms_norm(in[0], in[1], eps), in[2], in[3]};
+      },
+      {q, attention_scale(), k, v}, layout.key_cu_seqlens(), reads.attention_keys, 1.0, config_.rope_theta);
+}
+
+at::Tensor Block::attention_alone(const Projected& projected, const SequenceLayout& layout) const {
+  const auto function = [config = config_, cu_seqlens = layout.cu_seqlens()](
+                            const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
+    return {ops::rms_norm(in[0], in[1], config.rms_norm_eps),
+            std::get<0>(keys(config, in[2], in[3], cu_seqlens, std::nullopt)),
+            std::get<0>(values(config, in[4], in[5], cu_seqlens, std::nullopt))};
+  };
+  return ops::attention_of(function,
+                           {projected.q_attention, attention_scale(), projected.k, weight(kKeyConv), projected.v,
+                            weight(kValueConv)},
+                           layout.cu_seqlens(), layout.reads(layer_).attention, 1.0, config_.rope_theta);
 }
 
 at::Tensor Block::recurrent(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches,
@@ -246,11 +276,17 @@ bool Block::recurs(const LayerReads& reads, CacheUse caches) {
 Residual Block::forward(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const {
   const LayerReads& reads = layout.reads(layer_);
   const Projected projected = project(residual, layout, caches);
-  const Written written = write(projected, layout, caches);
-  if (!caches.written.empty()) stage_rows(written, layout, caches.written);
+  const bool recurring = recurs(reads, caches);
+  Written written;
   at::Tensor by_attention, by_recurrence, final_state;
-  if (reads.attention_count > 0) by_attention = attention(projected.q_attention, written, layout, caches);
-  if (recurs(reads, caches)) by_recurrence = recurrent(projected.q_recurrent, written, layout, caches, final_state);
+  if (!recurring && caches.past.empty() && caches.written.empty()) {  // only attention reads keys and values
+    if (reads.attention_count > 0) by_attention = attention_alone(projected, layout);
+  } else {
+    written = write(projected, layout, caches);
+    if (!caches.written.empty()) stage_rows(written, layout, caches.written);
+    if (reads.attention_count > 0) by_attention = attention(projected.q_attention, written, layout, caches);
+  }
+  if (recurring) by_recurrence = recurrent(projected.q_recurrent, written, layout, caches, final_state);
   if (!caches.written.empty()) stage_ends(written, final_state, caches.written);
   if (reads.count() == 0) return {projected.x.slice(0, 0, 0), {}};
   const at::Tensor o = reads.merge

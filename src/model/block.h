@@ -57,7 +57,11 @@ class Block {
       const std::optional<at::Tensor>& order = std::nullopt) const;
   Projected project(const Residual& residual, const SequenceLayout& layout, CacheUse caches) const;
   Written write(const Projected& projected, const SequenceLayout& layout, CacheUse caches) const;
-  at::Tensor attention(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches) const;
+  at::Tensor attention_scale() const;  // [H, 1]
+  at::Tensor attention(const at::Tensor& q, const Written& written, const SequenceLayout& layout,
+                       CacheUse caches) const;
+  // The same where nothing else reads keys and values, which are then not kept for the backward pass.
+  at::Tensor attention_alone(const Projected& projected, const SequenceLayout& layout) const;
   at::Tensor recurrent(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches,
                        at::Tensor& final_state) const;
   void stage_rows(const Written& written, const SequenceLayout& layout, std::span<Cache* const> caches) const;

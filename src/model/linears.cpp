@@ -3,7 +3,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -11,6 +10,7 @@
 #include <algorithm>
 
 #include "ops/common/products.h"
+#include "ops/common/recomputed.h"
 #include "ops/common/tensors.h"
 #include "ops/rms_norm/op.h"
 
@@ -137,18 +137,9 @@ class FunctionLinearsBackward : public LinearsBackward {
   Reading read(const autograd::variable_list&) override {
     std::vector<Tensor> leaves;
     for (size_t i = 0; i < inputs(); ++i) leaves.push_back(kept(i).requires_grad_(task_should_compute_output(i)));
-    const c10::AutoGradMode with_gradients(true);
-    const Tensor x = function_(leaves);
-    return {x.detach(), x.requires_grad(), [x, leaves](const Tensor& grad_x) {
-              autograd::variable_list wanted, out(leaves.size());
-              for (const Tensor& leaf : leaves)
-                if (leaf.requires_grad()) wanted.push_back(leaf);
-              if (!grad_x.defined()) return out;
-              const auto gradients = autograd::grad({x}, wanted, {grad_x});
-              for (size_t i = 0, next = 0; i < leaves.size(); ++i)
-                if (leaves[i].requires_grad()) out[i] = gradients[next++];
-              return out;
-            }};
+    const ops::Recomputed again([this](const auto& in) { return std::vector{function_(in)}; }, std::move(leaves));
+    const Tensor& x = again.outputs()[0];
+    return {x.detach(), x.requires_grad(), [again](const Tensor& grad_x) { return again.gradients({grad_x}); }};
   }
 
  private:

@@ -74,12 +74,11 @@ std::string lay_over(const Json& entry, const std::string& source, Json& recipe)
 
 }  // namespace
 
-Comparison Comparison::load(const fs::path& path, const std::vector<std::string>& overrides) {
-  const std::string source = path.string();
+std::pair<Json, fs::path> Comparison::read(const fs::path& path, const std::vector<std::string>& overrides) {
   Json base = Json::object(), own = load_toml(path);
   fs::path data_folder = path.parent_path();
   if (own.contains("recipe")) {
-    const fs::path recipe = path.parent_path() / Fields(own, source).string("recipe");
+    const fs::path recipe = path.parent_path() / Fields(own, path.string()).string("recipe");
     base = load_toml(recipe);
     own.erase("recipe");
     if (own.contains("data"))
@@ -89,7 +88,12 @@ Comparison Comparison::load(const fs::path& path, const std::vector<std::string>
   }
   base.merge_patch(own);
   for (const std::string& assignment : overrides) apply_override(base, assignment);
-  return from_json(std::move(base), source, data_folder);
+  return {std::move(base), std::move(data_folder)};
+}
+
+Comparison Comparison::load(const fs::path& path, const std::vector<std::string>& overrides) {
+  auto [json, data_folder] = read(path, overrides);
+  return from_json(std::move(json), path.string(), data_folder);
 }
 
 Comparison Comparison::from_json(Json base, const std::string& source, const fs::path& data_folder) {

@@ -160,6 +160,13 @@ class Reproduce(OryxCase):
         self.assertAlmostEqual(sum(m["hours"] for m in cost["models"]), cost["hours"])
         self.assertFalse((self.dir / "out").exists())
 
+    def test_laid_over_another(self):
+        """`recipe` may name another reproduction: its data, evaluation and training, with what differs."""
+        own = 'recipe = "../toy.toml"\n[train]\ntokens = 8192\n[[models]]\nname = "alone"\npreset = "gdn-tiny"\n[evaluation]\nlimit = 2\n'
+        plan = self.write("other/own.toml", own)
+        models = self.ok_json("reproduce", "--config", plan, "--cost")["models"]
+        self.assertEqual([(m["name"], m["tokens"]) for m in models], [("alone", 8192)])
+
     def test_bad_input(self):
         def bad(words, old, new):
             with self.subTest(new=new):

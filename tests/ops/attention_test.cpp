@@ -286,6 +286,53 @@ TEST(Attention, SequenceAloneAsInBatch) {
   }
 }
 
+// Of {q, k, v} that the backward pass computes again: the bits of attention itself, and nothing kept but the inputs.
+TEST(Attention, OfAFunction) {
+  using Tensors = std::vector<at::Tensor>;
+  AttentionCase c;
+  c.heads = 4, c.read = Read::dense;
+  const at::Tensor cu = cu_seqlens(c.lengths), factor = at::full({c.heads, 1}, 1.5, at::kFloat);
+  for (const double rope_base : {0.0, 100.0})
+    for (const size_t fixed : {size_t{0}, size_t{1}, size_t{2}, size_t{4}}) {  // what wants no gradient; 4: all want it
+      std::vector<c10::weak_intrusive_ptr<c10::TensorImpl>> watched;
+      const auto function = [&watched](const Tensors& in) {
+        Tensors out{in[0] * in[3], in[1].sin(), in[2]};
+        for (const at::Tensor& x : {out[0], out[1]}) watched.emplace_back(x.getIntrusivePtr());
+        return out;
+      };
+      Tensors inputs = c.tensors(at::kFloat);
+      inputs.push_back(factor);
+      for (size_t i = 0; i < inputs.size(); ++i) inputs[i] = inputs[i].clone().requires_grad_(i != fixed);
+      const auto run = [&](bool again) {
+        if (again) return attention_of(function, inputs, cu, c.index(), c.scale, rope_base);
+        const Tensors qkv = function(inputs);
+        return attention(qkv[0], qkv[1], qkv[2], cu, c.index(), c.scale, rope_base);
+      };
+      const auto gradients = [&](const at::Tensor& o) {
+        for (at::Tensor& x : inputs) x.mutable_grad() = at::Tensor();
+        o.backward(o.detach().cos());
+        Tensors out;
+        for (const at::Tensor& x : inputs) out.push_back(x.grad().defined() ? x.grad().clone() : at::Tensor());
+        return out;
+      };
+      at::Tensor o = run(true);
+      for (const auto& x : watched) EXPECT_TRUE(x.expired());
+      const Tensors got = gradients(o);
+      for (const auto& x : watched) EXPECT_TRUE(x.expired());
+      const at::Tensor plain = run(false);
+      const Tensors want = gradients(plain);
+      EXPECT_TRUE(at::equal(o, plain));
+      for (size_t i = 0; i < want.size(); ++i) {
+        ASSERT_EQ(got[i].defined(), i != fixed) << i;
+        if (i == fixed) continue;
+        EXPECT_TRUE(at::equal(got[i], want[i])) << i << " rope " << rope_base << " fixed " << fixed;
+      }
+      const c10::weak_intrusive_ptr<c10::TensorImpl> output(o.getIntrusivePtr());
+      o = at::Tensor();
+      EXPECT_TRUE(output.expired());  // the node does not hold the output that holds the node
+    }
+}
+
 TEST(Attention, ThroughTheDispatcherWithoutGradients) {
   AttentionCase c;
   const auto x = c.tensors(at::kFloat);

@@ -4,10 +4,15 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "ops/attention/plan.h"
 #include "ops/attention/rotated.h"
@@ -42,8 +47,7 @@ std::shared_ptr<const Packing> check_attention(const Tensor& q, const Tensor& k,
 
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
+namespace autograd = torch::autograd;
 
 // Contiguous inputs and the arguments that both passes take; refers to itself, so it stays where it is made.
 struct Prepared {
@@ -53,8 +57,6 @@ struct Prepared {
 
   Prepared(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, std::shared_ptr<const Packing> packed)
       : q(q_in.contiguous()), k(k_in.contiguous()), v(v_in.contiguous()), shared(std::move(packed)), packing(*shared) {}
-  Prepared(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens, const Optional& read)
-      : Prepared(q, k, v, shared_packing("oryx::attention", cu_seqlens, read, k.size(0))) {}
   Prepared(const Prepared&) = delete;
 
   bool only_few_rows() const {
@@ -96,32 +98,57 @@ ForwardResult run_forward(const Prepared& in, double scale, double rope_base, bo
   return out;
 }
 
-struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
-                        const Tensor& cu_seqlens, const Optional& read_index, double scale) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    const auto [o, lse, residual] = run_forward(Prepared(q, k, v, cu_seqlens, read_index), scale, 0, /*keep=*/true);
-    ctx->saved_data["scale"] = scale;
-    ctx->save_for_backward({q, k, v, cu_seqlens, or_undefined(read_index), o, lse, residual});
-    return o;
+// {q, k, v} with q and k turned for their places.
+std::vector<Tensor> turned(std::vector<Tensor> qkv, const Packing& packing, double rope_base) {
+  if (rope_base != 0) std::tie(qkv[0], qkv[1]) = rotated(rope, qkv[0], qkv[1], packing, rope_base);
+  return qkv;
+}
+
+// Of the attention of {q, k, v} = function(inputs).
+class AttentionNode : public autograd::Node {
+ public:
+  AttentionNode(TensorFunction function, const std::vector<Tensor>& inputs, std::shared_ptr<const Packing> packing,
+                double scale, double rope_base, const ForwardResult& result)
+      : Node(autograd::collect_next_edges(inputs)),
+        function_(std::move(function)),
+        packing_(std::move(packing)),
+        scale_(scale),
+        rope_base_(rope_base) {
+    for (const Tensor& x : inputs) inputs_.emplace_back(x, /*is_output=*/false);
+    // The output is kept without its history, which is this node.
+    for (const Tensor& x : {result.o.detach(), result.lse, result.residual}) results_.emplace_back(x, false);
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+  autograd::variable_list apply(autograd::variable_list&& grads) override {
     refuse_double_backward("oryx::attention");
-    const auto saved = ctx->get_saved_variables();
-    const Prepared in(saved[0], saved[1], saved[2], saved[3], saved[4].defined() ? Optional(saved[4]) : std::nullopt);
-    const Tensor &o = saved[5], &lse = saved[6], &residual = saved[7], grad_o = grads[0].contiguous();
+    std::vector<Tensor> leaves;
+    for (size_t i = 0; i < inputs_.size(); ++i)
+      leaves.push_back(inputs_[i].unpack().detach().requires_grad_(task_should_compute_output(i)));
+    const Recomputed qkv([this](const auto& in) { return turned(function_(in), *packing_, rope_base_); },
+                         std::move(leaves));
+    return qkv.gradients(gradients(qkv.outputs(), grads[0].contiguous()));
+  }
+  void release_variables() override {
+    for (auto* saved : {&inputs_, &results_})
+      for (auto& x : *saved) x.reset_data();
+  }
+  std::string name() const override { return "AttentionBackward"; }
+
+ private:
+  // Of q, k and v.
+  std::vector<Tensor> gradients(const std::vector<Tensor>& qkv, const Tensor& grad_o) const {
+    const Prepared in(qkv[0], qkv[1], qkv[2], packing_);
+    const Tensor o = results_[0].unpack(), lse = results_[1].unpack(), residual = results_[2].unpack();
     const int64_t H = in.q.size(1);
     Tensor grad_q, grad_k, grad_v;
-    if (ctx->needs_input_grad(0)) grad_q = at::empty(in.q.sizes(), lse.options());
-    if (ctx->needs_input_grad(1)) grad_k = at::empty_like(in.k);
-    if (ctx->needs_input_grad(2)) grad_v = at::empty_like(in.v);
+    if (qkv[0].requires_grad()) grad_q = at::empty(in.q.sizes(), lse.options());
+    if (qkv[1].requires_grad()) grad_k = at::empty_like(in.k);
+    if (qkv[2].requires_grad()) grad_v = at::empty_like(in.v);
     const Tensor delta = at::empty({in.q.size(0), H}, lse.options());
-
     const AttentionBackwardPlan plan(in.packing, H, in.k.size(1));
     std::vector<int32_t> turns(static_cast<size_t>(plan.turns));
     AttentionBackward args{};
-    in.fill(args, ctx->saved_data["scale"].toDouble(), 0);
+    in.fill(args, scale_, 0);
     args.units = plan.units.data(), args.num_units = static_cast<int64_t>(plan.units.size());
     args.turns = turns.data();
     args.lse = lse.const_data_ptr(), args.delta = delta.const_data_ptr(), args.grad_o = grad_o.const_data_ptr();
@@ -133,8 +160,13 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
       ORYX_PAIR_KERNEL(attention_backward<T>)(args);
     });
     if (grad_q.defined()) grad_q = grad_q.to(in.q.scalar_type());
-    return {grad_q, grad_k, grad_v, Tensor(), Tensor(), Tensor()};
+    return {grad_q, grad_k, grad_v};
   }
+
+  TensorFunction function_;
+  std::shared_ptr<const Packing> packing_;
+  double scale_, rope_base_;
+  std::vector<autograd::SavedVariable> inputs_, results_;
 };
 
 Tensor attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
@@ -142,20 +174,16 @@ Tensor attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Te
   const auto packing = check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
   const Prepared in(q, k, v, packing);
   if (rope_base == 0 || in.only_few_rows()) return run_forward(in, scale, rope_base, /*keep=*/false).o;
-  const auto [turned_q, turned_k] = rotated(rope, q, k, *packing, rope_base);
-  return run_forward(Prepared(turned_q, turned_k, v, packing), scale, 0, /*keep=*/false).o;
+  const auto qkv = turned({q, k, v}, *packing, rope_base);
+  return run_forward(Prepared(qkv[0], qkv[1], v, packing), scale, 0, /*keep=*/false).o;
 }
 
 Tensor attention_autograd_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& cu_seqlens,
                               const Optional& read_index, double scale, double rope_base) {
-  if (!wants_graph(q, k, v)) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    return attention_cpu(q, k, v, cu_seqlens, read_index, scale, rope_base);
-  }
-  const auto packing = check_attention(q, k, v, cu_seqlens, read_index, scale, rope_base);
-  if (rope_base == 0) return AttentionFunction::apply(q, k, v, cu_seqlens, read_index, scale);
-  const auto [turned_q, turned_k] = rotated(rope, q, k, *packing, rope_base);
-  return AttentionFunction::apply(turned_q, turned_k, v, cu_seqlens, read_index, scale);
+  if (wants_graph(q, k, v))
+    return attention_of([](const auto& in) { return in; }, {q, k, v}, cu_seqlens, read_index, scale, rope_base);
+  at::AutoDispatchBelowADInplaceOrView below;
+  return attention_cpu(q, k, v, cu_seqlens, read_index, scale, rope_base);
 }
 
 TORCH_LIBRARY_FRAGMENT(oryx, m) {
@@ -180,6 +208,27 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("oryx::attention", "").typed<decltype(attention)>();
   return op.call(q, k, v, cu_seqlens, read_index, scale, rope_base);
+}
+
+Tensor attention_of(TensorFunction function, const std::vector<Tensor>& inputs, const Tensor& cu_seqlens,
+                    const Optional& read_index, double scale, double rope_base) {
+  const bool kept = autograd::compute_requires_grad(at::TensorList(inputs)) && inputs[0].is_cpu();
+  if (!kept) {
+    const auto qkv = function(inputs);
+    return attention(qkv[0], qkv[1], qkv[2], cu_seqlens, read_index, scale, rope_base);
+  }
+  std::shared_ptr<const Packing> packing;
+  ForwardResult result;
+  {
+    const c10::NoGradGuard no_grad;
+    auto qkv = function(inputs);
+    packing = check_attention(qkv[0], qkv[1], qkv[2], cu_seqlens, read_index, scale, rope_base);
+    qkv = turned(std::move(qkv), *packing, rope_base);
+    result = run_forward(Prepared(qkv[0], qkv[1], qkv[2], packing), scale, 0, /*keep=*/true);
+  }
+  autograd::set_history(
+      result.o, std::make_shared<AttentionNode>(std::move(function), inputs, packing, scale, rope_base, result));
+  return result.o;
 }
 
 }  // namespace oryx::ops

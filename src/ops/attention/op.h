@@ -4,6 +4,9 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
+
+#include "ops/common/recomputed.h"
 
 namespace oryx::ops {
 
@@ -32,6 +35,12 @@ namespace oryx::ops {
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_seqlens,
                      const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0,
                      double rope_base = 0.0);
+
+// attention of {q, k, v} = function(inputs), which costs little beside it: norms, convolutions. On the CPU the backward
+// pass has the inputs kept for it instead of q, k and v, as attention's own of them turned, and computes those again.
+at::Tensor attention_of(TensorFunction function, const std::vector<at::Tensor>& inputs, const at::Tensor& cu_seqlens,
+                        const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0,
+                        double rope_base = 0.0);
 
 // The formula above, row by row, differentiable: the oracle of the tests.
 at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
