@@ -171,7 +171,8 @@ Block::Written Block::write(const Projected& projected, const SequenceLayout& la
   return out;
 }
 
-at::Tensor Block::attention(const at::Tensor& q, const Written& written, const SequenceLayout& layout, CacheUse caches) const {
+at::Tensor Block::attention(const at::Tensor& q, const Written& written, const SequenceLayout& layout,
+                            CacheUse caches) const {
   const LayerReads& reads = layout.reads(layer_);
   at::Tensor k = written.k, v = written.v;
   if (layout.continues()) {
@@ -201,10 +202,10 @@ at::Tensor Block::attention_alone(const Projected& projected, const SequenceLayo
             std::get<0>(keys(config, in[2], in[3], cu_seqlens, std::nullopt)),
             std::get<0>(values(config, in[4], in[5], cu_seqlens, std::nullopt))};
   };
-  return ops::attention_of(function,
-                           {projected.q_attention, attention_scale(), projected.k, weight(kKeyConv), projected.v,
-                            weight(kValueConv)},
-                           layout.cu_seqlens(), layout.reads(layer_).attention, 1.0, config_.rope_theta);
+  return ops::attention_of(
+      function,
+      {projected.q_attention, attention_scale(), projected.k, weight(kKeyConv), projected.v, weight(kValueConv)},
+      layout.cu_seqlens(), layout.reads(layer_).attention, 1.0, config_.rope_theta);
 }
 
 at::Tensor Block::recurrent(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches,
