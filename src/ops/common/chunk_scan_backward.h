@@ -4,40 +4,10 @@
 // forward pass kept each chunk's first state and each token's x; the rest is computed again. In the comments below d(x)
 // is the gradient of x, and B_rj = exp(G_i - G_j) q_r . k_j for the row r that reads token i. Included by cpu.cpp only.
 
+#include "ops/common/chunk_gradients.h"
 #include "ops/common/chunk_scan.h"
 
 namespace oryx::ops::ORYX_ISA {
-
-// Solves (I - M)^T X = Y in place, M strictly lower with zeros in rows from n to the end of the last tile.
-template <typename A>
-inline void solve_lower_transposed(int64_t n, int64_t width, int64_t ldx, const A* M, A* X) {
-  constexpr int kRows = kTileRows<A>;
-  for_panels<A>(width, [&]<int Vectors>(int64_t j) {
-    for (int64_t i = round_up(n, kRows) - kRows; i >= 0; i -= kRows) {
-      const int64_t next = std::min(i + kRows, n);
-      Tile<A, kRows, Vectors> tile;
-      tile.load(X + i * ldx + j, ldx);
-      tile.multiply(n - next, M + next * C + i, 1, C, X + next * ldx + j, ldx);
-      for (int r = kRows - 2; r >= 0; --r)
-        for (int p = r + 1; p < kRows; ++p)
-          for (int v = 0; v < Vectors; ++v) tile.sum[r][v] += M[(i + p) * C + i + r] * tile.sum[p][v];
-      tile.store(X + i * ldx + j, ldx);
-    }
-  });
-}
-
-// Products of rows in double: eight at a time.
-template <typename A>
-struct Eight {
-  typedef A type __attribute__((vector_size(8 * sizeof(A))));
-  typedef double wide __attribute__((vector_size(64)));
-  static wide product(const A* x, const A* y) {
-    type a, b;
-    std::memcpy(&a, x, sizeof(a));
-    std::memcpy(&b, y, sizeof(b));
-    return __builtin_convertvector(a, wide) * __builtin_convertvector(b, wide);
-  }
-};
 
 template <typename T, typename A, bool Delta>
 class BackwardUnit {
@@ -285,7 +255,7 @@ class BackwardUnit {
     product<true>(n, vp_, future, transposed<kParts>(m, width, M_, C), grads, dU_, ldv_);
     for (int64_t r = 0; r < m; ++r) {
       const int64_t i = rows_.token[r];
-      dG_[i] += spread_decay_gradient(i + 1, M_ + r * C, dM_ + r * C);
+      dG_[i] += spread_decay_gradient(i + 1, M_ + r * C, dM_ + r * C, dG_);
       scale_row(width, decay_.D + i * C, dM_ + r * C);  // becomes that of q . k, and of no later token
     }
     product<false>(m, kp_, all(vd_), grad, states, dQ_, ldk_);  // S0 do
@@ -407,37 +377,10 @@ class BackwardUnit {
     });
   }
 
-  // For j < limit, m_j = D_ij x . k_j and dm_j its gradient: what they take from G_j, and returns what they give G_i.
-  double spread_decay_gradient(int64_t limit, const A* m, const A* dm) {
-    using Wide = typename Eight<A>::wide;
-    Wide sum{};
-    const auto give = [&](double* to, Wide share) {
-      Wide rest;
-      std::memcpy(&rest, to, sizeof(rest));
-      rest -= share;
-      std::memcpy(to, &rest, sizeof(rest));
-      sum += share;
-    };
-    int64_t j = 0;
-    for (; j + 8 <= limit; j += 8) give(dG_ + j, Eight<A>::product(m + j, dm + j));
-    if (j < limit) {
-      Wide share = Eight<A>::product(m + j, dm + j);
-      for (int l = 0; l < 8; ++l) share[l] = j + l < limit ? share[l] : 0;
-      give(dG_ + j, share);
-    }
-    double total = 0;
-    for (int l = 0; l < 8; ++l) total += sum[l];
-    return total;
-  }
-
   // Whether enough of S0 is left at the end of a tile of tokens for v - x to show it without loss of digits.
   static constexpr int kSteps = kTileRows<A>;
   bool keeps_state(int64_t i, int64_t n) const {
     return decay_.e[std::min(i / kSteps * kSteps + kSteps, n) - 1] > A(0.125);
-  }
-
-  static void scale_row(int64_t n, const A* by, A* x) {
-    for (int64_t j = 0; j < n; j += kLanes<A>) vstore(x + j, vload(x + j) * vload(by + j));
   }
 
   // u_i = w_i x_i; and the delta rule's x_i = v_i - e_i S0^T k_i - sum_j M_ij u_j: the gradients of v and w, and the
@@ -475,7 +418,7 @@ class BackwardUnit {
       for (int64_t j = 0; j < vp_; ++j) dx[j] *= w_[i];
       store_row(dx, vd_, static_cast<T*>(args_.grad_v) + ((t0 + i) * Hkv + head) * Vd + v0_);
       if constexpr (Delta) {
-        const double through_products = spread_decay_gradient(i, M_ + i * C, dM_ + i * C);
+        const double through_products = spread_decay_gradient(i, M_ + i * C, dM_ + i * C, dG_);
         if (keeps_state(i, n)) {
           // e_i S0^T k_i = v_i - x_i - sum_j M_ij u_j, and the sum's share cancels that of the products.
           for (int64_t j = 0; j < vp_; ++j) v[j] -= x[j];
