@@ -54,15 +54,18 @@ struct Product<Pair> {
 #if defined(__AVX512F__)
 template <typename E>
 inline constexpr int kTileRows = kMatrixTiles&& std::is_same_v<E, Pair> ? 32 : 8;
+inline constexpr int kTileVectors = 2;
 #else
+// Twelve sums, a row of three and a factor: all sixteen registers.
 template <typename E>
 inline constexpr int kTileRows = 4;
+inline constexpr int kTileVectors = 3;
 #endif
 
 // Rows x Vectors sums in registers: GCC keeps them there only when all is inlined.
 template <typename A, int Rows, int Vectors>
 struct Tile {
-  static_assert(Vectors == 1 || Vectors == 2);
+  static_assert(Vectors >= 1 && Vectors <= kTileVectors);
   Vec<A> sum[Rows][Vectors];
 
   [[gnu::always_inline]] void zero() {
@@ -87,13 +90,13 @@ struct Tile {
     }
 #endif
     for (int64_t p = 0; p < k; ++p, a += a_col, b += ldb) {
-      const auto first = Product<E>::row(vload(b)), second = Product<E>::row(vload(b + (Vectors - 1) * kLanes<E>));
+      typename Product<E>::Row row[Vectors];
+      for (int v = 0; v < Vectors; ++v) row[v] = Product<E>::row(vload(b + v * kLanes<E>));
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         E x;  // pairs lie in rows of bfloat16
         std::memcpy(&x, a + r * a_row, sizeof(x));
-        Product<E>::add(sum[r][0], x, first);
-        if constexpr (Vectors == 2) Product<E>::add(sum[r][1], x, second);
+        for (int v = 0; v < Vectors; ++v) Product<E>::add(sum[r][v], x, row[v]);
       }
     }
   }
@@ -120,13 +123,17 @@ template <bool Accumulate, int Rows, int Vectors, typename E>
   tile.store(c, ldc);
 }
 
-// work.template operator()<Vectors>(j) for column panels of two vectors, and of one at the end; n is a multiple of
-// kLanes<A>. Panels come outermost in a product: the panel of B stays in the first cache while rows of A go by.
+// work.template operator()<Vectors>(j) for column panels of kTileVectors vectors, and of fewer at the end; n is a
+// multiple of kLanes<A>. One vector alone, whose sums wait for each other, is left where there is no other way. Panels
+// come outermost in a product: the panel of B stays in the first cache while rows of A go by.
 template <typename A, typename Work>
 inline void for_panels(int64_t n, Work&& work) {
+  constexpr int64_t L = kLanes<A>;
   int64_t j = 0;
-  for (; j + 2 * kLanes<A> <= n; j += 2 * kLanes<A>) work.template operator()<2>(j);
-  for (; j < n; j += kLanes<A>) work.template operator()<1>(j);
+  if constexpr (kTileVectors == 3)
+    for (; j + 3 * L <= n && n - j != 4 * L; j += 3 * L) work.template operator()<3>(j);
+  for (; j + 2 * L <= n; j += 2 * L) work.template operator()<2>(j);
+  for (; j < n; j += L) work.template operator()<1>(j);
 }
 
 // work.template operator()<Rows>(i) for blocks of rows: as many as stay in registers, and fewer at the end.
