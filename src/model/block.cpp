@@ -205,7 +205,7 @@ at::Tensor Block::attention_alone(const Projected& projected, const SequenceLayo
   return ops::attention_of(
       function,
       {projected.q_attention, attention_scale(), projected.k, weight(kKeyConv), projected.v, weight(kValueConv)},
-      layout.cu_seqlens(), layout.reads(layer_).attention, 1.0, config_.rope_theta);
+      layout.key_cu_seqlens(), layout.reads(layer_).attention_keys, 1.0, config_.rope_theta);
 }
 
 at::Tensor Block::recurrent(at::Tensor q, const Written& written, const SequenceLayout& layout, CacheUse caches,

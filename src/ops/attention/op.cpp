@@ -122,6 +122,7 @@ class AttentionNode : public autograd::Node {
 
   autograd::variable_list apply(autograd::variable_list&& grads) override {
     refuse_double_backward("oryx::attention");
+    if (!grads[0].defined()) return autograd::variable_list(inputs_.size());
     std::vector<Tensor> leaves;
     for (size_t i = 0; i < inputs_.size(); ++i)
       leaves.push_back(inputs_[i].unpack().detach().requires_grad_(task_should_compute_output(i)));

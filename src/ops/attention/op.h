@@ -36,8 +36,8 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                      const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0,
                      double rope_base = 0.0);
 
-// attention of {q, k, v} = function(inputs), which costs little beside it: norms, convolutions. On the CPU the backward
-// pass has the inputs kept for it instead of q, k and v, as attention's own of them turned, and computes those again.
+// attention of {q, k, v} = function(inputs), which costs little beside it: norms, convolutions. On the CPU the inputs
+// alone are kept for the backward pass, which computes q, k and v again (attention itself keeps them unturned).
 at::Tensor attention_of(TensorFunction function, const std::vector<at::Tensor>& inputs, const at::Tensor& cu_seqlens,
                         const std::optional<at::Tensor>& read_index = std::nullopt, double scale = 1.0,
                         double rope_base = 0.0);
