@@ -356,6 +356,8 @@ class Trainer {
     const int64_t losses = queued.numbers.numel() - 1;
     Update update{queued.step, queued.tokens,   std::accumulate(numbers, numbers + losses, 0.0),
                   queued.lr,   numbers[losses], {}};
+    for (double* x : {&update.loss, &update.grad_norm})
+      if (std::isnan(*x)) *x = std::nan("");  // x86 makes one that reads "-nan"
     update.verdict = guard_.judge(update.loss, update.grad_norm);
     return update;
   }
