@@ -73,18 +73,13 @@ struct PartFunction : torch::autograd::Function<PartFunction> {
 
 constexpr const char *kKeyConv = "mixer.k_conv.weight", *kValueConv = "mixer.v_conv.weight";
 
-// The keys that both mixers read, of their linear layer's rows x, and what the next tokens need of x.
-std::tuple<at::Tensor, at::Tensor> keys(const ModelConfig& config, const at::Tensor& x, const at::Tensor& conv,
-                                        const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& tails) {
-  const auto [k, tail] = ops::short_conv(x, conv, cu_seqlens, tails, config.conv_activation);
-  return {ops::unit_norm(k.view({-1, config.num_key_value_heads, config.head_dim}), kUnitEps), tail};
-}
-
-// Likewise the values.
-std::tuple<at::Tensor, at::Tensor> values(const ModelConfig& config, const at::Tensor& x, const at::Tensor& conv,
-                                          const at::Tensor& cu_seqlens, const std::optional<at::Tensor>& tails) {
-  const auto [v, tail] = ops::short_conv(x, conv, cu_seqlens, tails, config.conv_activation);
-  return {v.view({-1, config.num_key_value_heads, config.value_head_dim}), tail};
+// Of a linear layer's rows x [N, Hkv * dim]: convolved [N, Hkv, dim], and what the next tokens need of x.
+std::tuple<at::Tensor, at::Tensor> convolved(const ModelConfig& config, const at::Tensor& x, const at::Tensor& weight,
+                                             const at::Tensor& cu_seqlens,
+                                             const std::optional<at::Tensor>& tails = std::nullopt) {
+  const auto [y, tail] = ops::short_conv(x, weight, cu_seqlens, tails, config.conv_activation);
+  const int64_t Hkv = config.num_key_value_heads;
+  return {y.view({y.size(0), Hkv, y.size(1) / Hkv}), tail};
 }
 
 }  // namespace
@@ -160,8 +155,9 @@ Block::Written Block::write(const Projected& projected, const SequenceLayout& la
     k_tails = at::stack(k), v_tails = at::stack(v);
   }
   const at::Tensor& cu_seqlens = layout.cu_seqlens();
-  std::tie(out.k, out.k_tail) = keys(config_, out.k_input, weight(kKeyConv), cu_seqlens, k_tails);
-  std::tie(out.v, out.v_tail) = values(config_, out.v_input, weight(kValueConv), cu_seqlens, v_tails);
+  std::tie(out.k, out.k_tail) = convolved(config_, out.k_input, weight(kKeyConv), cu_seqlens, k_tails);
+  std::tie(out.v, out.v_tail) = convolved(config_, out.v_input, weight(kValueConv), cu_seqlens, v_tails);
+  out.k = ops::unit_norm(out.k, kUnitEps);
   if (projected.a.defined()) {
     const auto acc = ops::accumulate_type(model_.compute_type());
     const at::Tensor dt = at::softplus(projected.a.to(acc) + parameter("mixer.recurrent.dt_bias"), 1, 40);
@@ -199,8 +195,8 @@ at::Tensor Block::attention_alone(const Projected& projected, const SequenceLayo
   const auto function = [config = config_, cu_seqlens = layout.cu_seqlens()](
                             const std::vector<at::Tensor>& in) -> std::vector<at::Tensor> {
     return {ops::rms_norm(in[0], in[1], config.rms_norm_eps),
-            std::get<0>(keys(config, in[2], in[3], cu_seqlens, std::nullopt)),
-            std::get<0>(values(config, in[4], in[5], cu_seqlens, std::nullopt))};
+            ops::unit_norm(std::get<0>(convolved(config, in[2], in[3], cu_seqlens)), kUnitEps),
+            std::get<0>(convolved(config, in[4], in[5], cu_seqlens))};
   };
   return ops::attention_of(
       function,

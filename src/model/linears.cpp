@@ -88,7 +88,7 @@ class LinearsBackward : public autograd::Node {
  protected:
   virtual Reading read(const autograd::variable_list& grads) = 0;
   Tensor kept(size_t i) { return kept_[i].unpack().detach(); }
-  size_t inputs() const { return inputs_; }
+  const std::vector<autograd::SavedVariable>& kept() const { return kept_; }
 
  private:
   Tensor weight_gradient(const Tensor& grad, const Tensor& x, size_t layer, const Tensor& weight) const {
@@ -135,9 +135,7 @@ class FunctionLinearsBackward : public LinearsBackward {
 
  protected:
   Reading read(const autograd::variable_list&) override {
-    std::vector<Tensor> leaves;
-    for (size_t i = 0; i < inputs(); ++i) leaves.push_back(kept(i).requires_grad_(task_should_compute_output(i)));
-    const ops::Recomputed again([this](const auto& in) { return std::vector{function_(in)}; }, std::move(leaves));
+    const ops::Recomputed again([this](const auto& in) { return std::vector{function_(in)}; }, *this, kept());
     const Tensor& x = again.outputs()[0];
     return {x.detach(), x.requires_grad(), [again](const Tensor& grad_x) { return again.gradients({grad_x}); }};
   }

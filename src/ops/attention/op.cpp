@@ -11,7 +11,6 @@
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <cmath>
 #include <tuple>
 
@@ -123,11 +122,8 @@ class AttentionNode : public autograd::Node {
   autograd::variable_list apply(autograd::variable_list&& grads) override {
     refuse_double_backward("oryx::attention");
     if (!grads[0].defined()) return autograd::variable_list(inputs_.size());
-    std::vector<Tensor> leaves;
-    for (size_t i = 0; i < inputs_.size(); ++i)
-      leaves.push_back(inputs_[i].unpack().detach().requires_grad_(task_should_compute_output(i)));
-    const Recomputed qkv([this](const auto& in) { return turned(function_(in), *packing_, rope_base_); },
-                         std::move(leaves));
+    const Recomputed qkv([this](const auto& in) { return turned(function_(in), *packing_, rope_base_); }, *this,
+                         inputs_);
     return qkv.gradients(gradients(qkv.outputs(), grads[0].contiguous()));
   }
   void release_variables() override {
